@@ -1,0 +1,417 @@
+"""Bringing a sandbox up, for the first time or anew.
+
+The process whose transition began a creation is its leader: it cleans up when it fails. Any other
+process may join: it does the same idempotent steps and changes nothing when it fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ekairos_sandbox.connections import Live
+from ekairos_sandbox.exceptions import (
+    FieldNotEnforcedWarning,
+    IdConflictError,
+    RecordConflictError,
+    SandboxError,
+    SandboxFailedError,
+    SandboxNotReadyError,
+    SandboxStoppedError,
+)
+from ekairos_sandbox.jobs.prepare import prepare
+from ekairos_sandbox.lifecycle.ending import Ending
+from ekairos_sandbox.lifecycle.ledger import (
+    CONFLICT_ROUNDS,
+    Ledger,
+    StateChanges,
+    incarnation_of,
+    new_epoch,
+)
+from ekairos_sandbox.models import STATE_KEY, SandboxConfig, SandboxRecord, SandboxState
+from ekairos_sandbox.plans import Plan, make_plan, plan_of_record, used_fields
+from ekairos_sandbox.provider import (
+    Connection,
+    CreateSpec,
+    FieldSupport,
+    Provider,
+    SandboxInfo,
+    Tags,
+)
+
+PREPARE_TIMEOUT_S = 60.0
+
+LeftBehind = Literal["nothing", "sandbox", "unknown"]
+"""What a failed creation leaves at the provider; ``"unknown"``: it may still show up later."""
+
+_log = logging.getLogger("ekairos_sandbox")
+
+
+class Creation:
+    """Creates sandboxes and makes them anew."""
+
+    def __init__(self, ledger: Ledger, ending: Ending) -> None:
+        self._ledger = ledger
+        self._ending = ending
+        self._warned: set[tuple[str, str]] = set()
+        self._warned_lock = threading.Lock()
+
+    def create(self, config: SandboxConfig, sandbox_id: str | None) -> Live | SandboxRecord:
+        """Create a sandbox.
+
+        Returns:
+            The way in; or, when the caller-chosen id stands for a sandbox that was created from
+            the same config before, its record, to be opened.
+
+        Raises:
+            IdConflictError: The id stands for a sandbox of another config.
+        """
+        plan = make_plan(config, self._ledger.registry, self._ledger.context.environ)
+        provider = self._ledger.provider(plan.cls.name)
+        record = self._first_record(plan, provider, sandbox_id or str(uuid.uuid4()))
+        plan.cls.check_spec(self._spec(record, plan))
+        self._warn(plan)
+        try:
+            record = self._ledger.repository.create(record)
+        except IdConflictError:
+            if sandbox_id is None:
+                raise
+            return self._ledger.decide(sandbox_id, lambda r: self._again(r, plan, provider))
+        return self._bring_up(record, plan, provider, leader=True)
+
+    def join(self, record: SandboxRecord) -> Live:
+        """Take part in the creation that a record says is under way."""
+        plan = self._plan_of(record)
+        provider = self._ledger.provider_of(record)
+        state = _state(record)
+        if state.deadline is not None and state.deadline > self._ledger.clock.now_ms():
+            return self._bring_up(record, plan, provider, leader=False)
+        # Whoever led it is gone: take it over, under the same name.
+        record = self._ledger.transition(record, {"deadline": self._deadline(plan)})
+        return self._bring_up(record, plan, provider, leader=True)
+
+    def recreate(self, record: SandboxRecord) -> Live:
+        """Make a sandbox anew that was proven gone, as the next incarnation.
+
+        Raises:
+            ConfigurationError: It needs values that were not stored.
+            RecordConflictError: Somebody else changed the record; read it again.
+        """
+        plan = self._plan_of(record)
+        provider = self._ledger.provider_of(record)
+        if _state(record).release is not None:
+            record = self._ending.release(record)
+        record = self._next_incarnation(record, plan, status="recreating")
+        return self._bring_up(record, plan, provider, leader=True)
+
+    def prepare_again(self, record: SandboxRecord, connection: Connection) -> SandboxRecord:
+        """Give a sandbox a new epoch, because its files are not what they were."""
+        epoch = new_epoch()
+        prepared = prepare(
+            connection,
+            epoch=epoch,
+            env=None if record.ours else {},
+            clock=self._ledger.clock,
+            timeout_s=PREPARE_TIMEOUT_S,
+        )
+        return self._ledger.transition(record, {"epoch": epoch, "home": prepared.home})
+
+    def _plan_of(self, record: SandboxRecord) -> Plan:
+        return plan_of_record(record, self._ledger.registry, self._ledger.context.environ)
+
+    def _first_record(self, plan: Plan, provider: Provider[Any], sandbox_id: str) -> SandboxRecord:
+        now = self._ledger.clock.now_ms()
+        state = SandboxState(
+            name=plan.chosen_name or f"ekairos-{sandbox_id}",
+            owner=self._ledger.repository.owner,
+            account=provider.account(),
+            epoch=new_epoch(),
+            deadline=self._deadline(plan),
+            config=plan.stored,
+            withheld=plan.withheld,
+        )
+        config = plan.config
+        return SandboxRecord(
+            id=sandbox_id,
+            provider=plan.cls.name,
+            status="creating",
+            timeout=config.timeout_ms,
+            runtime=config.runtime,
+            vcpus=config.resources.vcpus,
+            ports=list(config.ports) or None,
+            purpose=config.purpose,
+            params={**config.params, STATE_KEY: state.model_dump(mode="json")},
+            created_at=now,
+            updated_at=now,
+        )
+
+    def _again(
+        self, record: SandboxRecord, plan: Plan, provider: Provider[Any]
+    ) -> Live | SandboxRecord:
+        """Answer a second creation with the same caller-chosen id."""
+        state = record.state
+        if state is None or record.provider != plan.cls.name or not plan.same_as(state):
+            raise IdConflictError(
+                f"the id {record.id} stands for a sandbox that was created from another config",
+                provider=record.provider,
+                operation="create",
+                sandbox_id=record.id,
+                hint="use a new id, or get_sandbox for the existing one",
+            )
+        if record.status == "creating":
+            if state.deadline is None or state.deadline <= self._ledger.clock.now_ms():
+                raise never_finished(record)
+            return self._bring_up(record, plan, provider, leader=False)
+        if record.status == "error":
+            if state.release is not None:
+                record = self._ending.release(record)
+            record = self._next_incarnation(record, plan, status="creating")
+            return self._bring_up(record, plan, provider, leader=True)
+        return record
+
+    def _next_incarnation(self, record: SandboxRecord, plan: Plan, status: Any) -> SandboxRecord:
+        number = incarnation_of(record) + 1
+        base = plan.chosen_name or f"ekairos-{record.id}"
+        return self._ledger.transition(
+            record,
+            {
+                "incarnation": number,
+                "name": f"{base}-g{number}",
+                "epoch": new_epoch(),
+                "home": None,
+                "deadline": self._deadline(plan),
+                "expires_at": None,
+                "borrowed": False,
+                "stop": None,
+                "release": None,
+            },
+            data={},
+            status=status,
+            external_sandbox_id=None,
+            sandbox_url=None,
+            shutdown_at=None,
+        )
+
+    def _bring_up(
+        self, record: SandboxRecord, plan: Plan, provider: Provider[Any], *, leader: bool
+    ) -> Live:
+        try:
+            connection = self._make(record, plan, provider)
+        except BaseException as error:
+            if leader:
+                self._give_up(record, plan, error, _left_behind(error))
+            raise
+        try:
+            prepared = prepare(
+                connection,
+                epoch=_state(record).epoch,
+                env=plan.env,
+                clock=self._ledger.clock,
+                timeout_s=PREPARE_TIMEOUT_S,
+            )
+            return self._activate(record, plan, provider, connection, prepared.home)
+        except BaseException as error:
+            connection.close()
+            if leader and not isinstance(error, SandboxStoppedError | SandboxFailedError):
+                self._give_up(record, plan, error, "sandbox")
+            raise
+
+    def _make(self, record: SandboxRecord, plan: Plan, provider: Provider[Any]) -> Connection:
+        """Have the provider create, and look by name when its answer was lost."""
+        spec = self._spec(record, plan)
+        if spec.timeout_s <= 0:
+            raise never_finished(record)
+        try:
+            return provider.create(spec)
+        except SandboxError as error:
+            if error.outcome != "unknown":
+                raise
+            found = self._found(provider, spec)
+            if found is None:
+                raise
+            _log.info("the creation of %s was answered badly, but it is there", record.id)
+        ref = self._ledger.ref(record.model_copy(update={"external_sandbox_id": found.external_id}))
+        return provider.connect(ref)
+
+    @staticmethod
+    def _found(provider: Provider[Any], spec: CreateSpec[Any]) -> SandboxInfo | None:
+        try:
+            found = provider.find(spec.name)
+        except SandboxError:
+            return None
+        return found if found is not None and found.tags == spec.tags else None
+
+    def _activate(
+        self,
+        record: SandboxRecord,
+        plan: Plan,
+        provider: Provider[Any],
+        connection: Connection,
+        home: str,
+    ) -> Live:
+        """Make the record say that the sandbox is there; only then may the caller know."""
+        incarnation = incarnation_of(record)
+        lifetime = plan.config.timeout_ms
+        support = plan.cls.field_support(plan.options).get("timeout_ms")
+        expires = lifetime is not None and (support is None or support.level != "enforced")
+        for _ in range(CONFLICT_ROUNDS):
+            try:
+                record = self._ledger.transition(
+                    record,
+                    {
+                        "home": home,
+                        "deadline": None,
+                        "borrowed": connection.ownership == "borrowed",
+                        "expires_at": self._ledger.clock.now_ms() + (lifetime or 0)
+                        if expires
+                        else None,
+                    },
+                    data=connection.data,
+                    status="active",
+                    external_sandbox_id=connection.external_id,
+                    sandbox_url=connection.url,
+                )
+                return self._ledger.live(record, provider, connection)
+            except RecordConflictError:
+                made, record = record, self._ledger.get(record.id)
+                if incarnation_of(record) == incarnation and record.status == "active":
+                    return self._ledger.live(record, provider, connection)
+                if incarnation_of(record) != incarnation or record.status not in (
+                    "creating",
+                    "recreating",
+                ):
+                    self._too_late(made, record, connection)
+        raise SandboxNotReadyError(
+            f"the record {record.id} is being changed by others all the time",
+            sandbox_id=record.id,
+        )
+
+    def _too_late(self, made: SandboxRecord, now: SandboxRecord, connection: Connection) -> None:
+        """Remove what was made while the record went another way, and say so."""
+        if connection.ownership != "borrowed":
+            ref = self._ledger.ref(
+                made.model_copy(update={"external_sandbox_id": connection.external_id})
+            )
+            self._ledger.provider(made.provider).destroy(ref)
+        if incarnation_of(now) == incarnation_of(made):
+            self._ending.settled(now)
+        if now.status == "shutdown":
+            raise SandboxStoppedError(
+                f"the sandbox {now.id} was stopped while it was being created",
+                provider=now.provider,
+                operation="create",
+                sandbox_id=now.id,
+            )
+        raise failed(now)
+
+    def _give_up(
+        self, record: SandboxRecord, plan: Plan, error: BaseException, left: LeftBehind
+    ) -> None:
+        """Record that the creation failed, and leave nothing running.
+
+        Raises no ``Exception``: what cannot be done now is what the record says is pending.
+        """
+        first = record.status == "creating"
+        incarnation = incarnation_of(record)
+        try:
+            for _ in range(CONFLICT_ROUNDS):
+                try:
+                    changes: StateChanges = {
+                        "stop": None if first else "lost",
+                        "release": None if left == "nothing" else "destroy",
+                    }
+                    if left != "unknown":
+                        changes["deadline"] = None
+                    record = self._ledger.transition(
+                        record,
+                        changes,
+                        error=self._ledger.reason(error, plan),
+                        status="error" if first else "shutdown",
+                    )
+                    break
+                except RecordConflictError:
+                    record = self._ledger.get(record.id)
+                    if incarnation_of(record) != incarnation or record.status == "active":
+                        return
+                    if record.status not in ("creating", "recreating"):
+                        break
+            self._ending.release(record)
+        except Exception:  # noqa: BLE001 - the first error is the one to report
+            _log.warning(
+                "the failed creation of %s could not be cleaned up; reconcile will do it",
+                record.id,
+                exc_info=True,
+            )
+
+    def _spec(self, record: SandboxRecord, plan: Plan) -> CreateSpec[Any]:
+        state = _state(record)
+        assert state.name is not None
+        assert state.deadline is not None
+        return CreateSpec(
+            name=state.name,
+            tags=Tags(state.owner, record.id, state.incarnation),
+            options=plan.options,
+            timeout_s=(state.deadline - self._ledger.clock.now_ms()) / 1000,
+            user_chosen_name=plan.chosen_name is not None,
+            runtime=plan.config.runtime,
+            timeout_ms=plan.config.timeout_ms,
+            vcpus=plan.config.resources.vcpus,
+            ports=plan.config.ports,
+        )
+
+    def _deadline(self, plan: Plan) -> int:
+        return self._ledger.clock.now_ms() + int(plan.cls.create_timeout_s * 1000)
+
+    def _warn(self, plan: Plan) -> None:
+        name = plan.cls.name
+        support: Mapping[Any, FieldSupport] = plan.cls.field_support(plan.options)
+        for config_field in used_fields(plan.config):
+            how = support.get(config_field, FieldSupport("recorded"))
+            with self._warned_lock:
+                if how.level != "recorded" or (name, config_field) in self._warned:
+                    continue
+                self._warned.add((name, config_field))
+            note = f": {how.note}" if how.note else ""
+            warnings.warn(
+                f"the provider {name!r} records {config_field} but does not enforce it{note}",
+                FieldNotEnforcedWarning,
+                stacklevel=6,
+            )
+
+
+def failed(record: SandboxRecord) -> SandboxFailedError:
+    """Build the error for a record that says that its creation failed."""
+    reason = (record.params or {}).get("error")
+    return SandboxFailedError(
+        f"the creation of the sandbox {record.id} failed: {reason or 'no reason was stored'}",
+        provider=record.provider,
+        sandbox_id=record.id,
+    )
+
+
+def never_finished(record: SandboxRecord) -> SandboxFailedError:
+    """Build the error for a creation whose deadline has passed."""
+    return SandboxFailedError(
+        f"the creation of the sandbox {record.id} was never finished",
+        provider=record.provider,
+        operation="create",
+        sandbox_id=record.id,
+        hint="reconcile() removes what is left of it; create a new one",
+    )
+
+
+def _state(record: SandboxRecord) -> SandboxState:
+    state = record.state
+    assert state is not None
+    return state
+
+
+def _left_behind(error: BaseException) -> LeftBehind:
+    """What an error of ``Provider.create`` says about what there is at the provider now."""
+    if isinstance(error, SandboxError) and error.outcome == "failed":
+        return "nothing"
+    return "unknown"

@@ -1,0 +1,460 @@
+"""What a provider implements: ``Provider``, ``Connection`` and the values they exchange.
+
+A third party subclasses the two classes, points an entry point of the group
+``ekairos_sandbox.providers`` at a module with a hook implementation, and runs the suite in
+``ekairos_sandbox.testing``. Streams, stdin, environment, working directory, timeouts, background
+commands, large output and retries are built once, in core, on ``Connection.shell``.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ekairos_sandbox.clock import Clock, SystemClock
+from ekairos_sandbox.exceptions import SandboxGoneError, UnsupportedOperationError
+from ekairos_sandbox.results import Checkpoint, PreviewUrl
+from ekairos_sandbox.shell import files as shell_files
+
+API_VERSION = 1
+"""Version of this contract; a provider states the one it was written for."""
+
+ConfigField = Literal["timeout_ms", "vcpus", "runtime", "ports"]
+"""The config fields whose meaning differs between providers."""
+
+SandboxRunState = Literal["running", "stopped", "changing", "failed", "unknown"]
+"""What a provider says of a sandbox. ``"changing"``: on its way; ask again."""
+
+Ownership = Literal["created", "adopted", "borrowed"]
+"""How a ``create`` came by its sandbox: made by this call; found, with all our tags; found under
+a name that the user chose, without them."""
+
+
+class Capability(StrEnum):
+    """What a provider can do beyond the common contract."""
+
+    CHECKPOINTS = "checkpoints"
+    PREVIEW_URL = "preview_url"
+    EXTEND_TIMEOUT = "extend_timeout"
+    NATIVE = "native"
+
+
+def not_stored(**field: Any) -> Any:
+    """Declare an options field that never goes into the record, as ``pydantic.Field`` does.
+
+    Its name is kept in the record instead, and a sandbox that was made with it is not recreated
+    by itself. Fields of type ``SecretStr`` are treated the same without this.
+    """
+    return Field(json_schema_extra={"stored": False}, **field)
+
+
+class ProviderOptions(BaseModel):
+    """Base of a provider's options: unknown fields are errors, inputs are not shown.
+
+    Mark what must not be stored in the record as ``SecretStr`` or with ``not_stored()``:
+
+        class Options(ProviderOptions):
+            image: str | None = None
+            env_vars: dict[str, str] = not_stored(default_factory=dict)
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, frozen=True, arbitrary_types_allowed=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSupport:
+    """What a provider does with a config field.
+
+    Attributes:
+        level: ``"enforced"``; ``"recorded"``: stored, not enforced, the caller is warned once;
+            ``"refused"``: an error before any call.
+        note: Why, in one sentence; part of the warning or error.
+    """
+
+    level: Literal["enforced", "recorded", "refused"]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """The marks that every sandbox of ours bears at its provider.
+
+    Attributes:
+        owner: Tag of the record store.
+        sandbox_id: The durable id.
+        incarnation: Which incarnation of that id it is.
+    """
+
+    owner: str
+    sandbox_id: str
+    incarnation: int
+
+    def as_dict(self) -> dict[str, str]:
+        """The tags as label names and values."""
+        return {
+            "ekairos-owner": self.owner,
+            "ekairos-id": self.sandbox_id,
+            "ekairos-incarnation": str(self.incarnation),
+        }
+
+    @classmethod
+    def from_dict(cls, labels: Mapping[str, str]) -> Tags | None:
+        """Read the tags back; None unless all of them are there and well-formed."""
+        number = labels.get("ekairos-incarnation", "")
+        owner, sandbox_id = labels.get("ekairos-owner"), labels.get("ekairos-id")
+        if not owner or not sandbox_id or not number.isascii() or not number.isdigit():
+            return None
+        return cls(owner, sandbox_id, int(number))
+
+
+OptionsT = TypeVar("OptionsT", bound=ProviderOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSpec(Generic[OptionsT]):
+    """What ``Provider.create`` shall make.
+
+    Attributes:
+        name: The provider-side name, unique per incarnation: the idempotency key.
+        user_chosen_name: Whether the user gave the name; only then may an existing sandbox
+            without our tags be borrowed.
+        tags: To be put on the sandbox.
+        options: The provider's own options, validated.
+        timeout_s: Seconds the whole creation may take; no call to the provider starts later.
+        runtime: As in the config.
+        timeout_ms: Lifetime, as in the config.
+        vcpus: As in the config.
+        ports: As in the config.
+    """
+
+    name: str
+    tags: Tags
+    options: OptionsT
+    timeout_s: float
+    user_chosen_name: bool = False
+    runtime: str | None = None
+    timeout_ms: int | None = None
+    vcpus: float | None = None
+    ports: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRef(Generic[OptionsT]):
+    """What the record knows of a sandbox: enough to find it again from any process.
+
+    Attributes:
+        name: The provider-side name of the current incarnation.
+        external_id: The provider's own id, or None if it was never learnt.
+        tags: The tags it was made with; None for records of the TypeScript package.
+        data: The record's ``params.<provider name>``: whatever ``Connection.data`` held before.
+        options: The provider's options as far as they were stored; None for records of the
+            TypeScript package.
+        timeout_ms: Lifetime, as in the config.
+        ports: As in the config.
+        borrowed: The sandbox is not ours: ``stop`` must not delete it; ``destroy`` is explicit.
+    """
+
+    name: str
+    external_id: str | None = None
+    tags: Tags | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    options: OptionsT | None = None
+    timeout_ms: int | None = None
+    ports: tuple[int, ...] = ()
+    borrowed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxInfo:
+    """What the provider says of one sandbox, without starting it.
+
+    Attributes:
+        name: Its provider-side name.
+        external_id: The provider's own id.
+        state: What it is doing.
+        tags: Our tags, or None if it does not bear all of them.
+        created_at: Epoch ms, or None if the provider does not say.
+        url: Its address, if it has one.
+    """
+
+    name: str
+    external_id: str
+    state: SandboxRunState = "unknown"
+    tags: Tags | None = None
+    created_at: int | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderContext:
+    """What core hands to a provider when it is constructed.
+
+    Attributes:
+        environ: Environment variables to read settings from; never read ``os.environ`` directly.
+        clock: Time and sleep, replaced in tests.
+        proxies: Proxies for HTTP as ``requests`` takes them; None means those of the environment.
+        verify: TLS verification as ``requests`` takes it: True, or the path of a CA bundle.
+        allow_http: Whether plain ``http://`` to other hosts than loopback is allowed.
+    """
+
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+    clock: Clock = field(default_factory=SystemClock)
+    proxies: Mapping[str, str] | None = field(default=None, repr=False)
+    verify: bool | str = True
+    allow_http: bool = False
+
+
+class Connection(ABC):
+    """A way into one running sandbox. Used by several threads at once.
+
+    Attributes:
+        external_id: The provider's own id; becomes ``externalSandboxId`` in the record.
+        url: The sandbox's address, or None.
+        home: Directory inside that lasts as long as the sandbox's files; None: the shell's HOME.
+        data: JSON to keep in the record under ``params.<provider name>``.
+        ownership: Meaningful after ``create`` only.
+        restored: Meaningful after ``connect`` only: starting it brought back files that are older
+            than its last use. Core then writes a new epoch.
+        max_script_bytes: Longest script that ``shell`` takes; None means no limit.
+    """
+
+    external_id: str
+    url: str | None = None
+    home: str | None = None
+    data: Mapping[str, Any] = {}
+    ownership: Ownership = "created"
+    restored: bool = False
+    max_script_bytes: int | None = 131_071
+
+    @abstractmethod
+    def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
+        """Run a POSIX sh script inside and return what it wrote to standard output.
+
+        Blocks until the script has ended, at most ``timeout_s`` seconds by a deadline of the
+        client's own. The script's exit code and standard error are of no interest: whatever
+        core needs to know is framed in the output, so a few foreign bytes around it do no harm.
+        Must not put the script into a URL or, where the service allows another way, an argv.
+
+        Args:
+            script: The script; never longer than ``max_script_bytes``.
+            timeout_s: Seconds, greater than 0.
+            max_bytes: Read no more output than this.
+
+        Raises:
+            SandboxGoneError: Proven not to exist (any more), by the provider's own answer.
+            SandboxNotRunningError: It exists and is stopped; the script did not run.
+            ProviderError: Anything else, ``outcome="failed"`` only if the script provably never
+                began; more than ``max_bytes`` of output is ``outcome="unknown"`` too.
+        """
+
+    def read_file(self, path: str, *, offset: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of a file from ``offset`` on, in pieces of any size.
+
+        The default goes through ``shell``.
+
+        Raises:
+            RemoteFileNotFoundError: No such file; raised before the first piece.
+            RemoteFileError: A directory, or no permission.
+            TransferError: The file changed or the transfer was cut.
+        """
+        return shell_files.read_file(self, path, offset=offset)
+
+    def write_file(self, path: str, chunks: Iterable[bytes], *, mode: int = 0o644) -> int:
+        """Write a file, making parent directories, replacing what was there in one step.
+
+        The default goes through ``shell``. Returns the number of bytes written. When ``chunks``
+        raises, nothing is replaced and the exception passes through.
+
+        Raises:
+            RemoteFileError: A directory is in the way, no permission, no space.
+            TransferError: The size inside differs from what was sent.
+        """
+        return shell_files.write_file(self, path, chunks, mode=mode)
+
+    def native(self) -> Any:
+        """Return the provider SDK's own object for this sandbox.
+
+        Raises:
+            UnsupportedOperationError: There is none, or its SDK is not installed; says which
+                install line brings it.
+        """
+        raise UnsupportedOperationError("this provider has no SDK object", operation="native")
+
+    def create_checkpoint(self, comment: str = "") -> Checkpoint:
+        """Store the state of the files. Needs ``Capability.CHECKPOINTS``."""
+        raise UnsupportedOperationError("no checkpoints here", operation="create_checkpoint")
+
+    def list_checkpoints(self) -> list[Checkpoint]:
+        """List the stored states, oldest first. Needs ``Capability.CHECKPOINTS``."""
+        raise UnsupportedOperationError("no checkpoints here", operation="list_checkpoints")
+
+    def restore_checkpoint(self, checkpoint_id: str) -> None:
+        """Return the files to a stored state. Needs ``Capability.CHECKPOINTS``.
+
+        Running commands end. Core writes a new epoch afterwards.
+        """
+        raise UnsupportedOperationError("no checkpoints here", operation="restore_checkpoint")
+
+    def preview_url(self, port: int) -> PreviewUrl:
+        """Say where a port can be reached. Needs ``Capability.PREVIEW_URL``."""
+        raise UnsupportedOperationError("no preview URLs here", operation="preview_url")
+
+    def extend_timeout(self, timeout_ms: int) -> int | None:
+        """Let the sandbox live ``timeout_ms`` from now. Needs ``Capability.EXTEND_TIMEOUT``.
+
+        Returns:
+            When it will end now, epoch ms, or None without a limit.
+        """
+        raise UnsupportedOperationError("cannot be extended here", operation="extend_timeout")
+
+    def close(self) -> None:
+        """Let go of idle sockets and threads; the sandbox is not touched.
+
+        Safe to call twice. Calls under way in other threads, and later ones, still work.
+        """
+        return
+
+
+class Provider(ABC, Generic[OptionsT]):
+    """One kind of sandbox service. One instance serves many threads and all its sandboxes.
+
+    Constructing it does no I/O and starts no thread; missing credentials are a
+    ``ConfigurationError`` at the first call that needs them.
+    """
+
+    name: ClassVar[str]
+    api_version: ClassVar[int] = API_VERSION
+    options_model: ClassVar[type[ProviderOptions]] = ProviderOptions
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    create_timeout_s: ClassVar[float] = 300.0
+    """Seconds a creation may take before it counts as given up."""
+
+    def __init__(self, context: ProviderContext | None = None) -> None:
+        self.context = context or ProviderContext()
+
+    @classmethod
+    def field_support(cls, options: OptionsT | None = None) -> Mapping[ConfigField, FieldSupport]:
+        """What happens to the config fields; ``options`` where that depends on them."""
+        del options
+        return {}
+
+    @classmethod
+    def chosen_name(cls, options: OptionsT) -> str | None:
+        """The provider-side name that the user chose in the options, or None."""
+        name = getattr(options, "name", None)
+        return name if isinstance(name, str) else None
+
+    @classmethod
+    def check_spec(cls, spec: CreateSpec[OptionsT]) -> None:
+        """Refuse, before anything is recorded, what the service would refuse. Does no I/O.
+
+        Raises:
+            ConfigurationError: Names the field and the limit.
+        """
+        del spec
+
+    @abstractmethod
+    def account(self) -> str:
+        """Return the stable identity of the account in use: base URL + org, team, project.
+
+        Never a token or a digest of one. Cheap after the first call.
+        """
+
+    @abstractmethod
+    def create(self, spec: CreateSpec[OptionsT]) -> Connection:
+        """Make the sandbox, or adopt the one that an earlier attempt made; return running.
+
+        Idempotent on ``spec.name`` and ``spec.tags``; see ``may_adopt``. Blocks at most
+        ``spec.timeout_s`` seconds.
+
+        Raises:
+            ProviderError: ``outcome="failed"`` only if nothing was left behind.
+            IdConflictError: The name is taken by a sandbox that is not ours.
+        """
+
+    def attach(self, ref: SandboxRef[OptionsT]) -> Connection:
+        """Return a connection without asking the provider, where that is possible.
+
+        A sandbox that is stopped or gone shows itself at the first use. The default connects.
+        """
+        return self.connect(ref)
+
+    @abstractmethod
+    def connect(self, ref: SandboxRef[OptionsT]) -> Connection:
+        """Return a connection to the running sandbox, starting it if it is stopped.
+
+        Raises:
+            SandboxGoneError: Proven not to exist any more.
+            ProviderError: Anything else: unreachable is not gone.
+        """
+
+    @abstractmethod
+    def inspect(self, ref: SandboxRef[OptionsT]) -> SandboxInfo:
+        """Return what the provider says of a sandbox, without starting it.
+
+        Raises:
+            SandboxGoneError: Proven not to exist any more.
+            ProviderError: Anything else.
+        """
+
+    @abstractmethod
+    def find(self, name: str) -> SandboxInfo | None:
+        """Look a sandbox up by its provider-side name; None when the provider has none."""
+
+    @abstractmethod
+    def list_owned(self, owner: str) -> Iterator[SandboxInfo]:
+        """Yield every sandbox that bears the owner tag, all pages; raise if any page fails."""
+
+    @abstractmethod
+    def stop(self, ref: SandboxRef[OptionsT]) -> None:
+        """Stop the sandbox, never starting it; whether its files outlive that is its kind's rule.
+
+        Safe to call twice; one that is stopped or gone already is a success.
+        """
+
+    @abstractmethod
+    def destroy(self, ref: SandboxRef[OptionsT]) -> None:
+        """Delete the sandbox and what belongs to it. Gone already is a success."""
+
+    def close(self) -> None:
+        """Let go of sockets and threads. Safe to call twice."""
+        return
+
+
+def may_adopt(spec: CreateSpec[Any], found: SandboxInfo) -> Ownership | None:
+    """Decide what a sandbox that already has the wanted name means for a creation.
+
+    Returns:
+        ``"adopted"`` if it bears exactly our tags, ``"borrowed"`` if the user chose the name and
+        it bears none, None if it is somebody else's.
+    """
+    if found.tags == spec.tags:
+        return "adopted"
+    if found.tags is None and spec.user_chosen_name:
+        return "borrowed"
+    return None
+
+
+def same_sandbox(ref: SandboxRef[Any], found: SandboxInfo) -> bool:
+    """Tell whether a sandbox found by name is the one that the record means."""
+    if ref.external_id is not None and found.external_id != ref.external_id:
+        return False
+    return ref.tags is None or found.tags is None or found.tags == ref.tags
+
+
+def gone(ref: SandboxRef[Any], provider: str, *, operation: str) -> SandboxGoneError:
+    """Build the error for a sandbox that the provider proved not to exist."""
+    return SandboxGoneError(
+        f"the sandbox {ref.name!r} no longer exists at {provider}",
+        provider=provider,
+        operation=operation,
+        sandbox_id=ref.tags.sandbox_id if ref.tags else None,
+    )

@@ -1,0 +1,259 @@
+"""Comparing records with what providers have, and settling what crashes left behind.
+
+Everything is decided by a record that is read again at the moment of acting, and every change is
+a compare-and-set, so two reconcilers, or one beside living programs, do no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ekairos_sandbox.exceptions import (
+    RecordConflictError,
+    RecordNotFoundError,
+    SandboxError,
+    SandboxGoneError,
+)
+from ekairos_sandbox.lifecycle import Ending, Ledger
+from ekairos_sandbox.lifecycle.ending import GRACE_MS
+from ekairos_sandbox.lifecycle.ledger import incarnation_of
+from ekairos_sandbox.models import RecordQuery, SandboxRecord, SandboxState
+from ekairos_sandbox.provider import Provider, SandboxInfo, SandboxRef, Tags
+from ekairos_sandbox.results import ReconcileAction, ReconcileReport
+
+_log = logging.getLogger("ekairos_sandbox")
+
+
+class Reconciler:
+    """Finds what is not as recorded."""
+
+    def __init__(self, ledger: Ledger, ending: Ending) -> None:
+        self._ledger = ledger
+        self._ending = ending
+
+    def run(
+        self, *, apply: bool, destroy_unrecorded: bool, providers: Sequence[str] | None
+    ) -> ReconcileReport:
+        """See ``RaisingService.reconcile``."""
+        self._ledger.repository.check()
+        actions: list[ReconcileAction] = []
+        # Providers first: a sandbox made after its listing is simply not seen this time.
+        listings: dict[str, dict[str, SandboxInfo] | None] = {}
+        for name in self._names(providers):
+            listings[name] = self._listing(name, actions)
+        checked = 0
+        for record in self._ledger.repository.iterate(RecordQuery(limit=500)):
+            if listings.get(record.provider) is None:
+                continue
+            checked += 1
+            action = self._examine(record, apply=apply)
+            if action is not None:
+                actions.append(action)
+        for name, found in listings.items():
+            for info in (found or {}).values():
+                action = self._unaccounted(name, info, apply=apply, destroy=destroy_unrecorded)
+                if action is not None:
+                    actions.append(action)
+        return ReconcileReport(tuple(actions), checked, apply)
+
+    def _names(self, providers: Sequence[str] | None) -> list[str]:
+        if providers is not None:
+            return list(dict.fromkeys(providers))
+        records = self._ledger.repository.iterate(RecordQuery(limit=500))
+        return sorted({record.provider for record in records})
+
+    def _listing(self, name: str, actions: list[ReconcileAction]) -> dict[str, SandboxInfo] | None:
+        """Return the provider's sandboxes that bear our mark; None if that cannot be known."""
+        try:
+            provider = self._ledger.provider(name)
+            owner = self._ledger.repository.owner
+            return {info.external_id: info for info in provider.list_owned(owner)}
+        except SandboxError as error:
+            actions.append(
+                ReconcileAction(
+                    "skipped", "", name, None, "its sandboxes cannot be listed", error=str(error)
+                )
+            )
+            return None
+
+    def _examine(self, record: SandboxRecord, *, apply: bool) -> ReconcileAction | None:
+        found = self._due(record)
+        if found is None:
+            return None
+        kind, detail, settle = found
+        return self._carry_out(
+            ReconcileAction(kind, record.id, record.provider, record.external_sandbox_id, detail),
+            settle if apply else None,
+        )
+
+    def _due(self, record: SandboxRecord) -> tuple[str, str, Callable[[], SandboxRecord]] | None:
+        """Decide what is due for a record, without changing anything."""
+        state = record.state
+        now = self._ledger.clock.now_ms()
+        if state is None:
+            return None
+        if record.status == "creating" and _over(state, now):
+            return (
+                "finish-create",
+                "its creation was never finished; what is left of it is destroyed",
+                lambda: self._again(record, self._fail),
+            )
+        if record.status in ("shutdown", "error") and state.release is not None:
+            if not _over(state, now) and state.deadline is not None:
+                return None
+            return (
+                "release",
+                "the provider was not told of its end",
+                lambda: self._again(record, self._ending.release),
+            )
+        if record.status == "active" and state.expires_at is not None and state.expires_at <= now:
+            return (
+                "expired",
+                "its lifetime is over",
+                lambda: self._again(record, self._expire),
+            )
+        if record.status == "active" and record.ours and self._is_gone(record):
+            return (
+                "lost",
+                "it no longer exists at the provider",
+                lambda: self._again(record, self._lose),
+            )
+        if record.status == "recreating" and _over(state, now):
+            return (
+                "finish-create",
+                "it was to be made anew, which was never finished; what is left is destroyed",
+                lambda: self._again(record, self._lose_unfinished),
+            )
+        return None
+
+    def _again(
+        self, record: SandboxRecord, settle: Callable[[SandboxRecord], SandboxRecord]
+    ) -> SandboxRecord:
+        """Read the record once more and act only if it is as it was judged."""
+        fresh = self._ledger.get(record.id)
+        if fresh.rev != record.rev:
+            raise RecordConflictError("it was changed meanwhile", sandbox_id=record.id)
+        self._ledger.provider_of(fresh)
+        return settle(fresh)
+
+    def _fail(self, record: SandboxRecord) -> SandboxRecord:
+        stored = (record.params or {}).get("error")
+        record = self._ledger.transition(
+            record,
+            {"release": "destroy"},
+            status="error",
+            error=str(stored or "its creation was never finished"),
+        )
+        return self._ending.release(record)
+
+    def _expire(self, record: SandboxRecord) -> SandboxRecord:
+        record = self._ledger.transition(
+            record,
+            {"stop": "expired", "release": "stop"},
+            status="shutdown",
+            shutdown_at=self._ledger.clock.now_ms(),
+        )
+        return self._ending.release(record)
+
+    def _lose(self, record: SandboxRecord) -> SandboxRecord:
+        return self._ledger.transition(
+            record,
+            {"stop": "lost", "release": None},
+            status="shutdown",
+            shutdown_at=self._ledger.clock.now_ms(),
+        )
+
+    def _lose_unfinished(self, record: SandboxRecord) -> SandboxRecord:
+        record = self._ledger.transition(
+            record,
+            {"stop": "lost", "release": "destroy"},
+            status="shutdown",
+            shutdown_at=self._ledger.clock.now_ms(),
+        )
+        return self._ending.release(record)
+
+    def _is_gone(self, record: SandboxRecord) -> bool:
+        try:
+            provider = self._ledger.provider_of(record)
+            provider.inspect(self._ledger.ref(record))
+        except SandboxGoneError:
+            return True
+        except SandboxError as error:
+            _log.info("the sandbox %s could not be looked at: %s", record.id, error)
+        return False
+
+    def _unaccounted(
+        self, name: str, info: SandboxInfo, *, apply: bool, destroy: bool
+    ) -> ReconcileAction | None:
+        """Judge a sandbox with our mark by the record that its tags name."""
+        tags = info.tags
+        if tags is None or tags.owner != self._ledger.repository.owner:
+            return None
+        try:
+            record = self._ledger.get(tags.sandbox_id)
+        except RecordNotFoundError:
+            action = ReconcileAction(
+                "unrecorded", tags.sandbox_id, name, info.external_id, "it has no record"
+            )
+            allowed = apply and destroy
+        else:
+            return self._leftover(name, info, tags, record, apply=apply)
+        return self._carry_out(action, (lambda: self._destroy(name, info)) if allowed else None)
+
+    def _leftover(
+        self, name: str, info: SandboxInfo, tags: Tags, record: SandboxRecord, *, apply: bool
+    ) -> ReconcileAction | None:
+        """Judge a sandbox whose record exists: it may be one too many, or running unasked."""
+        state = record.state
+        settle: Callable[[], object]
+        if record.provider != name or tags.incarnation < incarnation_of(record):
+            kind, detail = "superseded", "a later incarnation has taken its place"
+            settle = lambda: self._destroy(name, info)  # noqa: E731
+        elif state is None or state.release is not None:
+            return None
+        elif record.status == "error":
+            kind, detail = "release", "its creation failed, yet it exists"
+            settle = lambda: self._again(record, self._fail)  # noqa: E731
+        elif (record.status, state.stop, info.state) == ("shutdown", "requested", "running"):
+            kind, detail = "release", "it was stopped, yet it runs"
+            settle = lambda: self._again(record, self._stop_again)  # noqa: E731
+        else:
+            return None
+        return self._carry_out(
+            ReconcileAction(kind, record.id, name, info.external_id, detail),
+            settle if apply else None,
+        )
+
+    def _stop_again(self, record: SandboxRecord) -> SandboxRecord:
+        return self._ending.release(self._ledger.transition(record, {"release": "stop"}))
+
+    def _destroy(self, name: str, info: SandboxInfo) -> None:
+        provider: Provider[Any] = self._ledger.provider(name)
+        provider.destroy(SandboxRef(name=info.name, external_id=info.external_id, tags=info.tags))
+
+    def _carry_out(
+        self, action: ReconcileAction, settle: Callable[[], object] | None
+    ) -> ReconcileAction:
+        if settle is None:
+            return action
+        applied, problem = True, None
+        try:
+            settle()
+        except SandboxError as error:
+            applied, problem = False, str(error)
+        return ReconcileAction(
+            action.kind,
+            action.sandbox_id,
+            action.provider,
+            action.external_id,
+            action.detail,
+            applied,
+            problem,
+        )
+
+
+def _over(state: SandboxState, now: int) -> bool:
+    """Whether nothing that a creation began can still show up."""
+    return state.deadline is not None and state.deadline + GRACE_MS <= now

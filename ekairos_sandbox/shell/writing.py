@@ -1,0 +1,276 @@
+"""Write files through ``shell``: in parts to a temporary file beside the target, then one rename.
+
+Each part goes to its own place in the temporary file, so a part that is sent twice, because the
+answer was lost, does no harm. Only the rename cannot be repeated; whether it happened shows in
+the target having the size and time of the temporary file that is no longer there.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from ekairos_sandbox.clock import Clock
+from ekairos_sandbox.exceptions import RemoteFileError, SandboxError
+from ekairos_sandbox.shell.base import Shell
+from ekairos_sandbox.shell.chunks import Chunks
+from ekairos_sandbox.shell.envelope import new_nonce
+from ekairos_sandbox.shell.exchange import SCRIPT_OVERHEAD, MissingToolError, ask, assign
+from ekairos_sandbox.shell.quoting import printf_format, quote
+
+PART_BYTES = 4 * 1024 * 1024
+"""Bytes per call where the provider sets no limit to a script's length."""
+
+# at: sets P to where the file shall be, links followed, and T to the temporary file beside it.
+# put: stores standard input as one part of T. fin: checks T and moves it to P.
+_WRITE = b"""\
+need stat dd tr mkdir chmod mv rm
+id() { stat -L -c '%s-%y' "$1" | tr -d ': '; }
+at() {
+ I=$1 T=
+ case $P in /*) ;; *) P=${HOME:-}/$P ;; esac
+ if [ -L "$P" ]; then P=$(readlink -f "$P" && echo .) || no link; P=${P%??}; fi
+ [ ! -d "$P" ] || no isdir
+ [ ! -e "$P" ] || [ -f "$P" ] || no special
+ d=${P%/*}
+ [ -d "$d/" ] || m=$(mkdir -p "$d" 2>&1) || no failed "$m"
+ T=$d/$Q
+}
+put() {
+ m=$({ dec | (umask 077; dd bs="$1" seek="$2" conv=notrunc of="$T"); } 2>&1) || no failed "$m"
+ [ "$(stat -c %s "$T")" -ge "$3" ] || no short
+}
+fin() {
+ if [ -f "$T" ]; then
+  [ "$(stat -c %s "$T")" = "$1" ] || no short
+  m=$({ chmod "$2" "$T" && mv -f "$T" "$P"; } 2>&1) || no failed "$m"
+  [ ! -d "$P" ] || { T=$P/$Q; no isdir; }
+ else
+  [ -n "$3" ] && [ "$(id "$P")" = "$3" ] || no lost
+ fi
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Coding:
+    """How content travels as sh text."""
+
+    decoder: bytes
+    encode: Callable[[bytes], bytes]
+    text_per_3_bytes: int
+
+    def capacity(self, room: int) -> int:
+        """How many bytes surely fit into ``room`` bytes of text."""
+        return max(0, room) // self.text_per_3_bytes * 3
+
+
+_BASE64 = _Coding(b"need base64; dec() { base64 -d; }\n", base64.b64encode, 4)
+_OCTAL = _Coding(b'dec() { x=$(cat); printf "$x"; }\n', lambda data: printf_format(data)[1:-1], 12)
+_FIXED_BYTES = SCRIPT_OVERHEAD + len(_BASE64.decoder) + len(_WRITE)
+_FILE_BYTES = 160  # the lines of one file in a script, its path and its content aside
+
+
+@dataclass(frozen=True, slots=True)
+class SmallFile:
+    """A file whose content is in memory.
+
+    Attributes:
+        path: Where in the sandbox.
+        data: Its content.
+        mode: Permission bits.
+    """
+
+    path: str
+    data: bytes
+    mode: int = 0o644
+
+
+def write_file(
+    shell: Shell,
+    path: str,
+    chunks: Iterable[bytes],
+    *,
+    mode: int = 0o644,
+    clock: Clock | None = None,
+) -> int:
+    """Write a file in one step for everybody who reads it, and return its size in bytes.
+
+    Parents are made. What was there is replaced once all of the new content is stored; a link is
+    followed, so that it stays and its target is replaced. The file belongs to the user that the
+    shell runs as. Content that fits into one script takes one call. At most three parts of 4 MiB
+    are in memory at once. When ``chunks`` raises, nothing is replaced and the error passes
+    through.
+
+    Args:
+        shell: Where.
+        path: The file.
+        chunks: Its content in pieces of any size.
+        mode: Permission bits, whatever the umask inside.
+        clock: Time and sleep between repeated calls.
+
+    Raises:
+        RemoteFileError: A directory or device is in the way, no permission, no space.
+        TransferError: What is stored inside is not what was sent.
+        ValueError: The path or mode cannot be.
+    """
+    transfer = _Transfer(shell, path, mode, clock)
+    try:
+        return transfer.send(Chunks(chunks), _BASE64)
+    except RemoteFileError:
+        raise  # the script that refused has removed the temporary file
+    except BaseException:
+        transfer.discard()
+        raise
+
+
+class _Transfer:
+    """One file on its way."""
+
+    def __init__(self, shell: Shell, path: str, mode: int, clock: Clock | None) -> None:
+        self._shell = shell
+        self._path = path
+        self._mode = check_mode(mode)
+        self._clock = clock
+        self._where = _where(path, 0, new_nonce())
+        self._begun = False
+
+    def send(self, source: Chunks, coding: _Coding) -> int:
+        size = self._part_bytes(coding)
+        part = source.take(size)
+        whole = source.at_end()
+        lines = _put(coding, part, size, 0, len(part))
+        try:
+            self._ask(coding, lines + _finish(len(part), self._mode) if whole else lines)
+        except MissingToolError as error:
+            if error.tool != "base64":
+                raise
+            source.put_back(part)
+            return self.send(source, _OCTAL)
+        return len(part) if whole else self._send_rest(source, coding, size)
+
+    def _send_rest(self, source: Chunks, coding: _Coding, size: int) -> int:
+        total, identity = size, ""
+        while part := source.take(size):
+            index, total = total // size, total + len(part)
+            identity = self._ask(coding, _EXISTS + _put(coding, part, size, index, total))
+        self._ask(coding, _finish(total, self._mode, identity))
+        return total
+
+    def discard(self) -> None:
+        """Remove the temporary file, if there may be one and the sandbox can be asked."""
+        if self._begun:
+            with contextlib.suppress(SandboxError):
+                body = _WRITE + self._where + b'rm -f "$T"; say done\n'
+                ask(self._shell, body, [self._path], repeat=False, timeout_s=15.0)
+
+    def _ask(self, coding: _Coding, lines: bytes) -> str:
+        """Run statements about the file; return the identity of its temporary file."""
+        self._begun = True
+        body = b"".join((coding.decoder, _WRITE, self._where, lines, b'say "done:$(id "$T")"\n'))
+        return ask(self._shell, body, [self._path], clock=self._clock)[-1]
+
+    def _part_bytes(self, coding: _Coding) -> int:
+        limit = self._shell.max_script_bytes
+        if limit is None:
+            return PART_BYTES
+        size = coding.capacity(limit - _FIXED_BYTES - _FILE_BYTES - len(self._where))
+        if size <= 0:
+            raise RemoteFileError(
+                f"the provider's limit of {limit} bytes per script leaves no room for the content",
+                path=self._path,
+            )
+        return min(size, PART_BYTES)
+
+
+def write_small_files(
+    shell: Shell, files: Sequence[SmallFile], *, clock: Clock | None = None
+) -> None:
+    """Write files in as few calls as their total size allows, each replaced in one step.
+
+    Otherwise as ``write_file``. After an error, the files before the one that it names have been
+    written.
+
+    Raises:
+        RemoteFileError: As ``write_file``; ``path`` tells which file.
+        TransferError: What is stored inside is not what was sent.
+        ValueError: A path or mode cannot be.
+    """
+    try:
+        _send_batches(shell, files, _BASE64, clock)
+    except MissingToolError as error:
+        if error.tool != "base64":
+            raise
+        _send_batches(shell, files, _OCTAL, clock)
+
+
+def _send_batches(
+    shell: Shell, files: Sequence[SmallFile], coding: _Coding, clock: Clock | None
+) -> None:
+    limit = shell.max_script_bytes or PART_BYTES * 4 // 3
+    nonce = new_nonce()
+    blocks: list[bytes] = []
+    paths: list[str] = []
+    room = limit - _FIXED_BYTES
+
+    def flush() -> None:
+        nonlocal blocks, paths, room
+        if blocks:
+            body = b"".join((coding.decoder, _WRITE, *blocks, b"say done\n"))
+            ask(shell, body, paths, clock=clock)
+        blocks, paths, room = [], [], limit - _FIXED_BYTES
+
+    for file in files:
+        size = len(file.data)
+        lines = _put(coding, file.data, max(size, 1), 0, size)
+        lines += _finish(size, check_mode(file.mode))
+        block = _where(file.path, len(blocks), nonce) + lines
+        if len(block) > room:
+            flush()
+            block = _where(file.path, 0, nonce) + lines
+        if len(block) > room:
+            write_file(shell, file.path, [file.data], mode=file.mode, clock=clock)
+            continue
+        blocks.append(block)
+        paths.append(file.path)
+        room -= len(block)
+    flush()
+
+
+_EXISTS = b'[ -f "$T" ] || no gone\n'
+
+
+def _where(path: str, number: int, nonce: str) -> bytes:
+    temporary = f".{_name(path)[:48]}.ekairos-{nonce}"
+    return b"%s%sat %d\n" % (assign("P", path), assign("Q", temporary), number)
+
+
+def _put(coding: _Coding, part: bytes, part_bytes: int, index: int, total: int) -> bytes:
+    """Statements that store part number ``index``; ``total`` bytes must be there afterwards."""
+    head = b"put %d %d %d <<'@'\n" % (part_bytes, index, total)
+    return b"".join((head, coding.encode(part), b"\n@\n"))
+
+
+def _finish(total: int, mode: int, identity: str = "") -> bytes:
+    """Statements that put the file in its place, or see that this has happened already."""
+    return b"fin %d %04o %s\n" % (total, mode, quote(identity))
+
+
+def check_mode(mode: int) -> int:
+    """Return permission bits if they are such.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if not 0 <= mode <= 0o7777:
+        raise ValueError("mode must be between 0 and 0o7777")
+    return mode
+
+
+def _name(path: str) -> str:
+    name = path.rpartition("/")[2]
+    if name in {"", ".", ".."}:
+        raise ValueError(f"{path!r} does not end with the name of a file")
+    return name

@@ -1,0 +1,349 @@
+"""The caller's side of a sandbox: find, start and end its holder, and have scripts run.
+
+Keeps nothing open between calls, so it may be used by many threads and after a fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ekairos_sandbox.exceptions import (
+    ProviderError,
+    ProviderTimeoutError,
+    ProviderUnavailableError,
+)
+from ekairos_sandbox_local.state import try_lock
+
+_PIPE_BYTES = 1024 * 1024
+_SEALS = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, _SHRINK, _GROW, _WRITE
+_PROLOGUE = b"exec 3<&-; { echo 500 >/proc/self/oom_score_adj; } 2>/dev/null\n"
+"""Forget the script's descriptor; be the first to go when memory runs out."""
+
+_LAUNCH = (
+    "import sys; sys.path.append(sys.argv[1]); "
+    "from ekairos_sandbox_local.holder import main; main()"
+)
+
+
+class NotAliveError(Exception):
+    """Nobody answers for this sandbox; the request was provably not taken."""
+
+
+class OtherSandboxError(Exception):
+    """The folder belongs to another sandbox now; the request was not carried out."""
+
+
+class HolderStartError(Exception):
+    """A holder could not bring its sandbox up. ``kind`` says whose refusal it was."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+
+
+def connect(folder: Path, timeout_s: float) -> socket.socket:
+    """Return a connection to the holder.
+
+    Raises:
+        NotAliveError: There is none, or it is starting.
+        FileNotFoundError: There is no such folder.
+        ProviderTimeoutError: It has more callers waiting than it can take.
+    """
+    limit = time.monotonic() + timeout_s
+    # through /proc, because the path of a Unix socket has at most 107 bytes
+    handle = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.setblocking(False)
+        while True:
+            try:
+                connection.connect(f"/proc/self/fd/{handle}/sock")
+            except BlockingIOError:
+                if time.monotonic() > limit:
+                    raise _timeout("does not take calls") from None
+                time.sleep(0.002)
+            else:
+                return connection
+    except (ConnectionRefusedError, FileNotFoundError) as error:
+        connection.close()
+        raise NotAliveError from error
+    except BaseException:
+        connection.close()
+        raise
+    finally:
+        os.close(handle)
+
+
+def is_alive(folder: Path) -> bool:
+    """Tell whether a holder takes requests."""
+    try:
+        connect(folder, 1.0).close()
+    except (NotAliveError, FileNotFoundError):
+        return False
+    except ProviderTimeoutError:
+        return True
+    return True
+
+
+def run(
+    folder: Path,
+    external_id: str,
+    script: bytes,
+    *,
+    uid: int | None,
+    timeout_s: float,
+    max_bytes: int,
+) -> bytes:
+    """Have a script run and return its output.
+
+    Raises:
+        NotAliveError: No holder; the script did not run.
+        OtherSandboxError: The sandbox is another one now; the script did not run.
+        FileNotFoundError: There is no such folder.
+        ProviderError: ``outcome="failed"`` if the script did not run, else ``"unknown"``.
+    """
+    limit = time.monotonic() + timeout_s
+    with contextlib.ExitStack() as stack:
+        connection = stack.enter_context(connect(folder, timeout_s))
+        memory = _script_file(script)
+        stack.callback(os.close, memory)
+        output, written = os.pipe2(os.O_CLOEXEC)
+        stack.callback(os.close, output)
+        try:
+            os.set_blocking(output, False)
+            with contextlib.suppress(OSError):  # only slower
+                fcntl.fcntl(written, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            if uid is not None:
+                os.fchown(written, uid, uid)  # or /dev/stdout could not be opened inside
+            try:
+                socket.send_fds(connection, [b"R" + external_id.encode()], [memory, written])
+            except OSError as error:
+                raise NotAliveError from error
+        finally:
+            os.close(written)
+        try:
+            return _collect(connection, output, limit, max_bytes)
+        except OSError as error:
+            if isinstance(error, ProviderTimeoutError):
+                raise
+            raise ProviderUnavailableError(
+                f"the script's output could not be read: {error.strerror}",
+                provider="local",
+                outcome="unknown",
+            ) from error
+
+
+def _collect(connection: socket.socket, output: int, limit: float, max_bytes: int) -> bytes:
+    """Read output until the exit code is there, which may be before the end of the output."""
+    data = bytearray()
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
+    poller.register(output, select.POLLIN)
+    while True:
+        remaining = limit - time.monotonic()
+        if remaining <= 0:
+            raise _timeout("did not finish the script in time", outcome="unknown")
+        ready = dict(poller.poll(remaining * 1000 + 1))
+        if output in ready and _read(output, data, max_bytes) == b"":
+            poller.unregister(output)
+        if connection.fileno() in ready:
+            _check_answer(connection)
+            break
+    # what is in the pipe now was written before the end; stragglers may go on for ever
+    left = _PIPE_BYTES
+    while left > 0 and (piece := _read(output, data, max_bytes)):
+        left -= len(piece)
+    return bytes(data)
+
+
+def _read(output: int, data: bytearray, max_bytes: int) -> bytes | None:
+    """Append what there is; None if there is nothing now, empty at the end."""
+    try:
+        piece = os.read(output, _PIPE_BYTES)
+    except BlockingIOError:
+        return None
+    data += piece
+    if len(data) > max_bytes:
+        raise ProviderError(
+            f"the script wrote more than {max_bytes} bytes", provider="local", outcome="unknown"
+        )
+    return piece
+
+
+def _check_answer(connection: socket.socket) -> None:
+    try:
+        answer = connection.recv(64)
+    except OSError:
+        answer = b""
+    kind = answer[:1]
+    if kind == b"W":
+        raise OtherSandboxError
+    if kind == b"E":
+        (number,) = struct.unpack("i", answer[1:])
+        raise ProviderUnavailableError(
+            f"the script could not be started: {os.strerror(number)}", provider="local"
+        )
+    if kind != b"X":
+        raise ProviderUnavailableError(
+            "the sandbox ended while the script was running", provider="local", outcome="unknown"
+        )
+
+
+def start(folder: Path, config: dict[str, Any], *, door: int, timeout_s: float) -> None:
+    """Start a holder unless one is alive, and wait until it takes requests.
+
+    Args:
+        folder: The sandbox's folder.
+        config: What the holder must know.
+        door: Descriptor of the sandbox's door, locked by the caller.
+        timeout_s: Seconds this may take.
+
+    Raises:
+        HolderStartError: It said why it could not.
+        ProviderTimeoutError: It said nothing.
+    """
+    limit = time.monotonic() + timeout_s
+    while not is_alive(folder):
+        if lock_is_free(folder):
+            _launch(folder, {**config, "door": door}, limit)
+        if time.monotonic() > limit:
+            raise _timeout("did not start in time")
+        time.sleep(0.001)
+
+
+def _launch(folder: Path, config: dict[str, Any], limit: float) -> None:
+    package = str(Path(__file__).parents[1])
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    with subprocess.Popen(  # noqa: S603
+        [_interpreter(), "-I", "-S", "-c", _LAUNCH, package],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=kept,
+        cwd="/",
+        start_new_session=True,
+        pass_fds=(config["door"],),
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(config).encode())
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        line = _read_line(process.stdout.fileno(), limit)
+    if not line:
+        raise HolderStartError("system", _last_words(folder))
+    report = json.loads(line)
+    if report and report["error"] != "busy":
+        raise HolderStartError(report["error"], report["detail"])
+
+
+def _read_line(fd: int, limit: float) -> bytes:
+    data = b""
+    while not data.endswith(b"\n"):
+        ready, _, _ = select.select([fd], [], [], max(limit - time.monotonic(), 0))
+        if not ready:
+            raise _timeout("did not start in time")
+        piece = os.read(fd, 65536)
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+def _last_words(folder: Path) -> str:
+    log = folder / "holder.log"
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    return lines[-1] if lines else "its process ended without a word"
+
+
+def _interpreter() -> str:
+    """Return a Python; ``sys.executable`` is something else in programs that embed one."""
+    if Path(sys.executable or "").name.startswith("python"):
+        return sys.executable
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return str(Path(sys.base_exec_prefix) / "bin" / version)
+
+
+def end(folder: Path, external_id: str, timeout_s: float) -> bool:
+    """End the holder and everything in its sandbox; return once they are dead.
+
+    Call it behind the sandbox's door. True if the holder itself confirmed that nothing is left.
+
+    Raises:
+        ProviderTimeoutError: They could not be ended.
+    """
+    limit = time.monotonic() + timeout_s
+    confirmed = False
+    while not lock_is_free(folder):
+        with contextlib.suppress(NotAliveError), connect(folder, 1.0) as connection:
+            confirmed = _ask_to_end(connection, external_id, limit) or confirmed
+        if time.monotonic() > limit:
+            raise _timeout("did not end in time")
+        time.sleep(0.001)
+    return confirmed
+
+
+def _ask_to_end(connection: socket.socket, external_id: str, limit: float) -> bool:
+    """Ask politely; kill a holder that does not answer. True if it confirmed."""
+    poller = select.poll()
+    poller.register(connection, select.POLLIN)
+    with contextlib.suppress(OSError):
+        connection.send(b"K" + external_id.encode())
+        patience = min(max(limit - time.monotonic(), 0) / 2, 5.0)
+        if poller.poll(patience * 1000):
+            with contextlib.suppress(OSError):
+                return connection.recv(64)[:1] == b"K"
+            return False
+    size = struct.calcsize("3i")
+    pid = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))[0]
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        try:
+            if not poller.poll(0):  # still connected, so the pid still is the holder's
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        finally:
+            os.close(handle)
+    return False
+
+
+def lock_is_free(folder: Path) -> bool:
+    """Tell whether no holder lives."""
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not try_lock(fd):
+            return False
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        return True
+    finally:
+        os.close(fd)
+
+
+def _script_file(script: bytes) -> int:
+    fd = os.memfd_create("script", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(_PROLOGUE + script)
+        while view:
+            view = view[os.write(fd, view) :]
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _timeout(what: str, outcome: Any = "failed") -> ProviderTimeoutError:
+    return ProviderTimeoutError(f"the sandbox {what}", provider="local", outcome=outcome)
