@@ -161,7 +161,7 @@ def test_no_body_makes_the_server_fail() -> None:
         app = server.create_app(NOTES)
         client = Client(server, app)
 
-        @settings(max_examples=300, deadline=None, derandomize=True, database=None)
+        @settings(max_examples=150, deadline=None, derandomize=True, database=None)
         @given(steps=STEPS, query=QUERIES, strict=st.booleans())
         def check(steps: Any, query: Any, strict: bool) -> None:
             written = client.post(
@@ -213,3 +213,10 @@ def test_server_stops_on_a_termination_signal() -> None:
         process.stdout.readline()
         process.terminate()
         assert process.wait(timeout=30) == 0
+
+
+def test_recording_can_be_switched_off_and_counts_go_on(client: Client) -> None:
+    client.server.recording = False
+    client.post("/admin/query", {"query": {}})
+    assert client.server.requests == []
+    assert client.server.counts() == {"POST /admin/query": 1}

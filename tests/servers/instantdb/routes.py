@@ -130,13 +130,12 @@ class Routes:
         state = request.admin(self.apps)
         email = request.required("email", lambda value: isinstance(value, str) and "@" in value)
         store = state.store
-        with store.lock:
+        with store.lock, store.tables.atomic():
             attr = store.catalog.find("$users", "email")
             assert attr is not None
             eid = store.tables.holder(attr, email) or new_id()
             store.tables.ensure("$users", eid)
             store.tables.write(attr, eid, email)
-            store.tables.commit()
             token = new_id()
             state.refresh_tokens[token] = eid
         user = {"id": eid, "email": email, "app_id": state.app.id, "refresh_token": token}

@@ -156,9 +156,8 @@ class Job:
             self.polls_left -= 1
             self.status = "processing"
             return
-        with store.lock:
+        with store.lock, store.tables.atomic():
             self.error = self._finish(store.tables)
-            store.tables.commit()
         self.status = "errored" if self.error else "completed"
 
     def start(self) -> None:
@@ -233,7 +232,7 @@ def apply_steps(store: Store, app_id: str, steps: list[Json], polls: int) -> lis
             raise validation_failed("steps", steps, [{"expected": "schema-step?", "in": []}])
     group_id = new_id()
     jobs: list[Job] = []
-    with store.lock:
+    with store.lock, store.tables.atomic():
         for kind, body in steps:
             if kind == "add-attr" and isinstance(body, dict) and body.get("required?"):
                 attr = attr_from_json(body)
@@ -244,7 +243,6 @@ def apply_steps(store: Store, app_id: str, steps: list[Json], polls: int) -> lis
             job = _apply_step(store, app_id, group_id, step, polls)
             if job is not None:
                 jobs.append(job)
-        store.tables.commit()
     return jobs
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import http.server
 import socket
-import struct
 import threading
 import traceback
 from collections import Counter
@@ -13,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
 
 from servers.instantdb import errors
 from servers.instantdb.apps import App, Apps, AppState, Stage, Status
 from servers.instantdb.faults import Fault, Faults, Gate, Injection, Overlaps
 from servers.instantdb.request import BadJsonError, Request
 from servers.instantdb.routes import Response, Routes, error_response, not_found
+from servers.instantdb.wire import HttpServer
 
 Json = Any
 
@@ -44,18 +42,28 @@ class Recorded:
 
 
 class InstantServer:
-    """An InstantDB admin server on a free loopback port; use it as a context manager."""
+    """An InstantDB admin server on a free loopback port; use it as a context manager.
+
+    Attributes:
+        url: What a client takes as its API address.
+        faults: What shall go wrong; see ``Faults``.
+        requests: Every request in the order of the answers, unless ``recording`` is off.
+        internal_errors: Tracebacks of mistakes in this server; tests want it empty.
+        apps: The apps themselves, and switches of the whole service.
+    """
 
     def __init__(self, port: int = 0) -> None:
         self.apps = Apps()
         self.faults = Faults()
         self.requests: list[Recorded] = []
+        self.recording = True
         self.internal_errors: list[str] = []
         self._overlaps = Overlaps()
         self._routes = Routes(self.apps, self._overlaps)
         self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
         self._closing = threading.Event()
-        self._http = _Http(("127.0.0.1", port), self)
+        self._http = HttpServer(("127.0.0.1", port), self._answer)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         self._routes.base_url = self.url
         self._thread = threading.Thread(target=self._accept, name="instantdb")
@@ -127,7 +135,7 @@ class InstantServer:
     def counts(self) -> Counter[str]:
         """How many requests came in, by ``METHOD path``."""
         with self._lock:
-            return Counter(f"{seen.method} {seen.path}" for seen in self.requests)
+            return Counter(self._counts)
 
     def seen(self, path: str) -> list[Recorded]:
         """The recorded requests to one path."""
@@ -137,6 +145,7 @@ class InstantServer:
     def clear_requests(self) -> None:
         with self._lock:
             self.requests.clear()
+            self._counts.clear()
 
     def _state(self, app_id: str) -> AppState:
         state = self.apps.get(app_id)
@@ -144,7 +153,7 @@ class InstantServer:
             raise KeyError(app_id)
         return state
 
-    def answer(self, request: Request) -> Response | Injection:
+    def _answer(self, request: Request) -> Response | Injection:
         """The response to a request, or the fault that drops its connection."""
         injection = self.faults.pick(request.method, request.path, request.raw)
         if injection is not None and injection.fault is Fault.SLOW:
@@ -170,7 +179,9 @@ class InstantServer:
             injection.fault if injection is not None else None,
         )
         with self._lock:
-            self.requests.append(recorded)
+            self._counts[f"{request.method} {request.path}"] += 1
+            if self.recording:
+                self.requests.append(recorded)
         return result
 
     def _handle(self, request: Request) -> Response:
@@ -217,118 +228,6 @@ def _damage(injection: Injection | None, response: Response | None) -> Response 
         return Response(200, b'{"tx-id": 12,,', response.content_type)
     response.headers["x-truncated"] = str(len(response.body) // 2)
     return response
-
-
-class _Http(http.server.ThreadingHTTPServer):
-    request_queue_size = 256
-    daemon_threads = False
-    block_on_close = True
-
-    def __init__(self, address: tuple[str, int], owner: InstantServer) -> None:
-        self.owner = owner
-        self._open: set[socket.socket] = set()
-        self._open_lock = threading.Lock()
-        super().__init__(address, _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        with self._open_lock:
-            self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Any) -> None:
-        with self._open_lock:
-            self._open.discard(request)
-        super().shutdown_request(request)
-
-    def close_connections(self) -> None:
-        with self._open_lock:
-            still_open = list(self._open)
-        for connection in still_open:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is none of our errors."""
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: _Http
-
-    def do_GET(self) -> None:
-        self._serve()
-
-    do_POST = do_PUT = do_DELETE = do_PATCH = do_GET
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Nothing is logged."""
-
-    def _serve(self) -> None:
-        try:
-            raw = self._read_body()
-        except ConnectionError:
-            self.close_connection = True
-            return
-        parts = urlsplit(self.path)
-        request = Request(
-            self.command,
-            unquote(parts.path),
-            dict(parse_qsl(parts.query, keep_blank_values=True)),
-            {name.lower(): value for name, value in self.headers.items()},
-            raw,
-            self.client_address[1],
-        )
-        result = self.server.owner.answer(request)
-        if isinstance(result, Injection):
-            self._drop(reset=result.reset)
-        else:
-            self._send(result)
-
-    def _read_body(self) -> bytes:
-        if "chunked" in self.headers.get("transfer-encoding", "").lower():
-            return self._read_chunks()
-        length = int(self.headers.get("content-length") or 0)
-        data = self.rfile.read(length)
-        if len(data) < length:
-            raise ConnectionError("request body cut off")
-        return data
-
-    def _read_chunks(self) -> bytes:
-        chunks: list[bytes] = []
-        while True:
-            line = self.rfile.readline()
-            if not line:
-                raise ConnectionError("request body cut off")
-            size = int(line.split(b";")[0], 16)
-            data = self.rfile.read(size)
-            self.rfile.readline()
-            if size == 0:
-                return b"".join(chunks)
-            chunks.append(data)
-
-    def _send(self, response: Response) -> None:
-        cut = response.headers.pop("x-truncated", None)
-        reason = self.responses.get(response.status, ("",))[0]
-        head = [
-            f"HTTP/1.1 {response.status} {reason}",
-            f"Date: {self.date_time_string()}",
-            f"Content-Type: {response.content_type}",
-            f"Content-Length: {len(response.body)}",
-            *(f"{name}: {value}" for name, value in response.headers.items()),
-        ]
-        body = response.body if cut is None else response.body[: int(cut)]
-        with contextlib.suppress(ConnectionError):
-            self.wfile.write("\r\n".join([*head, "", ""]).encode("latin-1") + body)
-        if cut is not None:
-            self.close_connection = True
-
-    def _drop(self, *, reset: bool) -> None:
-        self.close_connection = True
-        if reset:
-            linger = struct.pack("ii", 1, 0)
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-            self.connection.close()
 
 
 __all__ = ["App", "Fault", "Gate", "InstantServer", "Recorded"]

@@ -31,7 +31,7 @@ def upload(
     """Store a file; one that has the same path is replaced and keeps its id."""
     location = new_id()
     store = state.store
-    with store.lock:
+    with store.lock, store.tables.atomic():
         attrs = {attr.label: attr for attr in store.catalog.of("$files")}
         eid = store.tables.holder(attrs["path"], path) or new_id()
         store.tables.ensure("$files", eid)
@@ -42,14 +42,9 @@ def upload(
             "content-disposition": disposition or "inline",
             "location-id": location,
         }
-        try:
-            for label, value in values.items():
-                store.tables.write(attrs[label], eid, value)
-            store.tables.backfill(store.catalog, "$files", eid)
-        except BaseException:
-            store.tables.rollback()
-            raise
-        store.tables.commit()
+        for label, value in values.items():
+            store.tables.write(attrs[label], eid, value)
+        store.tables.backfill(store.catalog, "$files", eid)
         state.files[location] = data
     return {"id": eid, "location-id": location, "size": len(data)}
 
@@ -58,7 +53,7 @@ def delete(state: AppState, paths: list[str]) -> list[str]:
     """Delete files by path; the ids of those that existed."""
     store = state.store
     deleted = []
-    with store.lock:
+    with store.lock, store.tables.atomic():
         attr = store.catalog.find("$files", "path")
         assert attr is not None
         for path in paths:
@@ -66,7 +61,6 @@ def delete(state: AppState, paths: list[str]) -> list[str]:
             if eid is not None:
                 store.tables.delete(store.catalog, "$files", eid)
                 deleted.append(eid)
-        store.tables.commit()
     return deleted
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +25,7 @@ class Row:
 
 
 class Tables:
-    """The data of an app. Every change is undone by ``rollback`` until ``commit``."""
+    """The data of an app, changed only inside ``atomic`` and under the lock of its store."""
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[str, Row]] = {}
@@ -34,14 +35,18 @@ class Tables:
         self._undo: list[Callable[[], object]] = []
         self.version = 0
 
-    def commit(self) -> None:
-        self._undo.clear()
-        self.version += 1
-
-    def rollback(self) -> None:
-        while self._undo:
-            self._undo.pop()()
-        self.version += 1
+    @contextmanager
+    def atomic(self) -> Iterator[None]:
+        """Keep all changes made inside, or none when it is left with an error."""
+        try:
+            yield
+        except BaseException:
+            while self._undo:
+                self._undo.pop()()
+            raise
+        finally:
+            self._undo.clear()
+            self.version += 1
 
     def row(self, etype: str, eid: str) -> Row | None:
         return self._rows.get(etype, {}).get(eid)

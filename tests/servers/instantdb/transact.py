@@ -95,17 +95,16 @@ class _Transaction:
         before = self._store.catalog
         self._store.catalog = before.copy()
         try:
-            groups: dict[str, list[Op]] = {}
-            for op in self._ops:
-                groups.setdefault(op.kind, []).append(op)
-            for kind, ops in groups.items():
-                self._apply_group(kind, ops)
-            self._check_required()
+            with self._tables.atomic():
+                groups: dict[str, list[Op]] = {}
+                for op in self._ops:
+                    groups.setdefault(op.kind, []).append(op)
+                for kind, ops in groups.items():
+                    self._apply_group(kind, ops)
+                self._check_required()
         except BaseException:
-            self._tables.rollback()
             self._store.catalog = before
             raise
-        self._tables.commit()
 
     def _look_up(self, lookup: Lookup) -> None:
         attr = self._store.catalog.by_id(lookup.attr_id)

@@ -1,0 +1,53 @@
+# The two commands for newcomers: `make demo` and `make test`. Everything is installed into .venv.
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The first Python >= 3.11 that can make virtual environments; override with PYTHON=...
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+
+DISTRIBUTIONS := $(wildcard ekairos_sandbox_*)
+PYPROJECTS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
+
+.PHONY: help demo test check lint format types bench clean
+
+help:
+	@echo "make demo    run the main job with the local provider, no account needed"
+	@echo "make test    run the tests (loopback only)"
+	@echo "make check   lint, types, all tests, official clients, packaging"
+	@echo "make bench   measure; prints medians and ratios"
+	@echo "make format  format and fix what can be fixed"
+
+$(VENV)/.ready: $(PYPROJECTS)
+	@test -n "$(PYTHON)" || { echo "Python >= 3.11 with venv is needed (on Debian: apt install python3-venv)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --group dev -e ".[all,testing]" $(DISTRIBUTIONS:%=-e ./%)
+	@touch $@
+
+demo: $(VENV)/.ready
+	@$(BIN)/python docs/examples/demo.py
+
+test: $(VENV)/.ready
+	$(BIN)/pytest -m "not live and not packaging and not oracle and not slow"
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready
+	$(BIN)/mypy
+
+check: lint types
+	$(BIN)/pytest -m "not live"
+
+format: $(VENV)/.ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.ready
+	@$(BIN)/python tests/bench/run.py
+
+clean:
+	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
