@@ -44,6 +44,7 @@ class Reconciler:
         for name in self._names(providers):
             listings[name] = self._listing(name, actions)
         checked = 0
+        settled: set[str] = set()
         for record in self._ledger.repository.iterate(RecordQuery(limit=500)):
             if listings.get(record.provider) is None:
                 continue
@@ -51,8 +52,11 @@ class Reconciler:
             action = self._examine(record, apply=apply)
             if action is not None:
                 actions.append(action)
+                settled.add(record.id)
         for name, found in listings.items():
             for info in (found or {}).values():
+                if info.tags is not None and info.tags.sandbox_id in settled:
+                    continue
                 action = self._unaccounted(name, info, apply=apply, destroy=destroy_unrecorded)
                 if action is not None:
                     actions.append(action)

@@ -217,8 +217,19 @@ class Creation:
         except BaseException as error:
             connection.close()
             if leader and not isinstance(error, SandboxStoppedError | SandboxFailedError):
-                self._give_up(record, plan, error, "sandbox")
+                borrowed = connection.ownership == "borrowed"
+                self._give_up(record, plan, error, "nothing" if borrowed else "sandbox")
+            if isinstance(error, SandboxError) and self._was_stopped(record.id):
+                raise stopped_meanwhile(record) from error
             raise
+
+    def _was_stopped(self, sandbox_id: str) -> bool:
+        """Whether a stop overtook the creation, which explains whatever went wrong with it."""
+        try:
+            state = self._ledger.get(sandbox_id).state
+        except SandboxError:
+            return False
+        return state is not None and state.stop == "requested"
 
     def _make(self, record: SandboxRecord, plan: Plan, provider: Provider[Any]) -> Connection:
         """Have the provider create, and look by name when its answer was lost."""
@@ -300,12 +311,7 @@ class Creation:
         if incarnation_of(now) == incarnation_of(made):
             self._ending.settled(now)
         if now.status == "shutdown":
-            raise SandboxStoppedError(
-                f"the sandbox {now.id} was stopped while it was being created",
-                provider=now.provider,
-                operation="create",
-                sandbox_id=now.id,
-            )
+            raise stopped_meanwhile(now)
         raise failed(now)
 
     def _give_up(
@@ -389,6 +395,16 @@ def failed(record: SandboxRecord) -> SandboxFailedError:
     return SandboxFailedError(
         f"the creation of the sandbox {record.id} failed: {reason or 'no reason was stored'}",
         provider=record.provider,
+        sandbox_id=record.id,
+    )
+
+
+def stopped_meanwhile(record: SandboxRecord) -> SandboxStoppedError:
+    """Build the error for a creation that a stop overtook."""
+    return SandboxStoppedError(
+        f"the sandbox {record.id} was stopped while it was being created",
+        provider=record.provider,
+        operation="create",
         sandbox_id=record.id,
     )
 
