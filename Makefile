@@ -47,7 +47,7 @@ format: $(VENV)/.ready
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.ready
-	@$(BIN)/python tests/bench/run.py
+	@$(BIN)/python tests/bench/run.py $(ONLY)
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -1,62 +1,69 @@
-"""Remote sandboxes by a durable id, over any provider. See ``SandboxService``."""
+"""Remote sandboxes by a durable id, over any provider. See ``SandboxService``.
 
-from ekairos_sandbox.exceptions import (
-    CommandError,
-    CommandFailedError,
-    CommandNotFoundError,
-    CommandStartError,
-    ConfigurationError,
-    FieldNotEnforcedWarning,
-    IdConflictError,
-    LifecycleError,
-    OutcomeUnknownError,
-    PluginError,
-    ProviderAuthError,
-    ProviderConflictError,
-    ProviderError,
-    ProviderLoadError,
-    ProviderNotInstalledError,
-    ProviderRateLimitedError,
-    ProviderTimeoutError,
-    ProviderUnavailableError,
-    RecordConflictError,
-    RecordNotFoundError,
-    RemoteFileError,
-    RemoteFileNotFoundError,
-    RepositoryError,
-    RepositoryUnavailableError,
-    SandboxError,
-    SandboxFailedError,
-    SandboxGoneError,
-    SandboxNotReadyError,
-    SandboxNotRunningError,
-    SandboxStoppedError,
-    SchemaError,
-    TransferError,
-    UnsupportedOperationError,
-    WrongAccountError,
-)
-from ekairos_sandbox.files.content import FileWrite
-from ekairos_sandbox.hookspecs import hookimpl
-from ekairos_sandbox.jobs.errors import CommandStillRunningError
-from ekairos_sandbox.models import Resources, SandboxConfig, SandboxRecord
-from ekairos_sandbox.plugins import PluginRegistry
-from ekairos_sandbox.raising import RaisingCommand, RaisingSandbox, RaisingService
-from ekairos_sandbox.repository.base import SandboxRepository
-from ekairos_sandbox.results import (
-    Checkpoint,
-    CommandResult,
-    Err,
-    Ok,
-    OutputChunk,
-    PreviewUrl,
-    ReconcileAction,
-    ReconcileReport,
-    RecordPage,
-    ServiceResult,
-    TransferStats,
-)
-from ekairos_sandbox.service import Command, Reconnected, Sandbox, SandboxService
+Names are loaded from their modules at first use, so importing the package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ekairos_sandbox.exceptions import (
+        CommandError,
+        CommandFailedError,
+        CommandNotFoundError,
+        CommandStartError,
+        ConfigurationError,
+        FieldNotEnforcedWarning,
+        IdConflictError,
+        LifecycleError,
+        OutcomeUnknownError,
+        PluginError,
+        ProviderAuthError,
+        ProviderConflictError,
+        ProviderError,
+        ProviderLoadError,
+        ProviderNotInstalledError,
+        ProviderRateLimitedError,
+        ProviderTimeoutError,
+        ProviderUnavailableError,
+        RecordConflictError,
+        RecordNotFoundError,
+        RemoteFileError,
+        RemoteFileNotFoundError,
+        RepositoryError,
+        RepositoryUnavailableError,
+        SandboxError,
+        SandboxFailedError,
+        SandboxGoneError,
+        SandboxNotReadyError,
+        SandboxNotRunningError,
+        SandboxStoppedError,
+        SchemaError,
+        TransferError,
+        UnsupportedOperationError,
+        WrongAccountError,
+    )
+    from ekairos_sandbox.files.content import FileWrite
+    from ekairos_sandbox.hookspecs import hookimpl
+    from ekairos_sandbox.jobs.errors import CommandStillRunningError
+    from ekairos_sandbox.models import Resources, SandboxConfig, SandboxRecord
+    from ekairos_sandbox.plugins import PluginRegistry
+    from ekairos_sandbox.raising import RaisingCommand, RaisingSandbox, RaisingService
+    from ekairos_sandbox.repository.base import SandboxRepository
+    from ekairos_sandbox.results import (
+        Checkpoint,
+        CommandResult,
+        Err,
+        Ok,
+        OutputChunk,
+        PreviewUrl,
+        ReconcileAction,
+        ReconcileReport,
+        RecordPage,
+        ServiceResult,
+        TransferStats,
+    )
+    from ekairos_sandbox.service import Command, Reconnected, Sandbox, SandboxService
 
 __all__ = [
     "Checkpoint",
@@ -120,3 +127,42 @@ __all__ = [
     "WrongAccountError",
     "hookimpl",
 ]
+
+_HOMES = {
+    "exceptions": (
+        "CommandError CommandFailedError CommandNotFoundError CommandStartError "
+        "ConfigurationError FieldNotEnforcedWarning IdConflictError LifecycleError "
+        "OutcomeUnknownError PluginError ProviderAuthError ProviderConflictError "
+        "ProviderError ProviderLoadError ProviderNotInstalledError "
+        "ProviderRateLimitedError ProviderTimeoutError ProviderUnavailableError "
+        "RecordConflictError RecordNotFoundError RemoteFileError RemoteFileNotFoundError "
+        "RepositoryError RepositoryUnavailableError SandboxError SandboxFailedError "
+        "SandboxGoneError SandboxNotReadyError SandboxNotRunningError SandboxStoppedError "
+        "SchemaError TransferError UnsupportedOperationError WrongAccountError"
+    ),
+    "files.content": "FileWrite",
+    "hookspecs": "hookimpl",
+    "jobs.errors": "CommandStillRunningError",
+    "models": "Resources SandboxConfig SandboxRecord",
+    "plugins": "PluginRegistry",
+    "raising": "RaisingCommand RaisingSandbox RaisingService",
+    "repository.base": "SandboxRepository",
+    "results": (
+        "Checkpoint CommandResult Err Ok OutputChunk PreviewUrl ReconcileAction "
+        "ReconcileReport RecordPage ServiceResult TransferStats"
+    ),
+    "service": "Command Reconnected Sandbox SandboxService",
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -8,9 +8,10 @@ survive every read and write.
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -24,6 +25,7 @@ from pydantic import (
     field_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import from_json
 
 from ekairos_sandbox.exceptions import ConfigurationError
 
@@ -34,8 +36,11 @@ STATE_KEY = "ekairos"
 """Key in ``params`` under which this library keeps its own state."""
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NO_ENV_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
 _UUID_TEXT = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 PROVIDER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+
+_EpochMs = Annotated[int, Field(ge=-(2**53), le=2**53)]
 
 
 def check_sandbox_id(sandbox_id: str) -> str:
@@ -58,7 +63,7 @@ def check_sandbox_id(sandbox_id: str) -> str:
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(hide_input_in_errors=True, frozen=True)
+    model_config = ConfigDict(hide_input_in_errors=True, defer_build=True, frozen=True)
 
 
 class SandboxState(_Model):
@@ -82,7 +87,9 @@ class SandboxState(_Model):
         release: What the provider has not been told yet.
     """
 
-    model_config = ConfigDict(extra="allow", hide_input_in_errors=True, frozen=True)
+    model_config = ConfigDict(
+        extra="allow", hide_input_in_errors=True, defer_build=True, frozen=True
+    )
 
     v: int = 1
     rev: int = Field(default=0, ge=0)
@@ -113,6 +120,7 @@ class SandboxRecord(BaseModel):
         alias_generator=to_camel,
         populate_by_name=True,
         hide_input_in_errors=True,
+        defer_build=True,
         frozen=True,
     )
 
@@ -200,8 +208,8 @@ class RecordQuery(_Model):
     status: tuple[str, ...] | None = None
     provider: str | None = None
     purpose: str | None = None
-    created_after: int | None = None
-    created_before: int | None = None
+    created_after: _EpochMs | None = None
+    created_before: _EpochMs | None = None
     limit: int = Field(default=100, ge=1, le=500)
     cursor: str | None = None
 
@@ -245,7 +253,9 @@ class Resources(_Model):
         vcpus: Number of virtual CPUs; None leaves it to the provider.
     """
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, defer_build=True, frozen=True
+    )
 
     vcpus: float | None = Field(default=None, gt=0, le=256, allow_inf_nan=False)
 
@@ -272,7 +282,9 @@ class SandboxConfig(_Model):
             as a field of its own: ``local={"network": "host"}``.
     """
 
-    model_config = ConfigDict(extra="allow", hide_input_in_errors=True, frozen=True)
+    model_config = ConfigDict(
+        extra="allow", hide_input_in_errors=True, defer_build=True, frozen=True
+    )
 
     provider: str | None = None
     runtime: str | None = Field(default=None, min_length=1, max_length=100)
@@ -284,7 +296,7 @@ class SandboxConfig(_Model):
     env: dict[str, SecretStr] = Field(default_factory=dict)
     env_from: Annotated[tuple[str, ...], AfterValidator(_env_names)] = ()
     on_gone: Literal["recreate", "fail"] = "recreate"
-    provider_options: dict[str, Any] = Field(default_factory=dict)
+    provider_options: dict[str, Any] = Field(default_factory=dict, repr=False)
 
     @field_validator("provider")
     @classmethod
@@ -299,8 +311,8 @@ class SandboxConfig(_Model):
         for name, secret in value.items():
             if not ENV_NAME.fullmatch(name):
                 raise ValueError("has a key that is no variable name")
-            if "\0" in secret.get_secret_value():
-                raise ValueError("has a value with a NUL character")
+            if _NO_ENV_TEXT.search(secret.get_secret_value()):
+                raise ValueError("has a value with a NUL or half a character")
         return value
 
     @field_validator("params")
@@ -308,7 +320,17 @@ class SandboxConfig(_Model):
     def _params(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
         if STATE_KEY in value:
             raise ValueError(f"must not hold the key {STATE_KEY!r}, which is reserved")
+        try:
+            stored = json.dumps({"params": value}, ensure_ascii=False, allow_nan=False)
+            from_json(stored.encode())
+        except (ValueError, RecursionError):
+            raise ValueError("holds NaN, infinity or half a character, or is too deep") from None
         return value
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        # Sections are raw input, which may hold secrets.
+        fields = type(self).model_fields
+        return ((k, v) for k, v in super().__repr_args__() if k in fields)
 
     @property
     def sections(self) -> dict[str, Any]:

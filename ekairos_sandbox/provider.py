@@ -49,9 +49,10 @@ def not_stored(**field: Any) -> Any:
     """Declare an options field that never goes into the record, as ``pydantic.Field`` does.
 
     Its name is kept in the record instead, and a sandbox that was made with it is not recreated
-    by itself. Fields of type ``SecretStr`` are treated the same without this.
+    by itself. ``repr`` leaves it out. Fields of type ``SecretStr`` are treated the same without
+    this.
     """
-    return Field(json_schema_extra={"stored": False}, **field)
+    return Field(json_schema_extra={"stored": False}, repr=False, **field)
 
 
 class ProviderOptions(BaseModel):
@@ -65,7 +66,11 @@ class ProviderOptions(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", hide_input_in_errors=True, frozen=True, arbitrary_types_allowed=True
+        extra="forbid",
+        hide_input_in_errors=True,
+        defer_build=True,
+        frozen=True,
+        arbitrary_types_allowed=True,
     )
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import tenacity
+from typing import TYPE_CHECKING
 
 from ekairos_sandbox.clock import Clock
 from ekairos_sandbox.exceptions import ProviderRateLimitedError, SandboxError
+
+if TYPE_CHECKING:
+    import tenacity
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,9 @@ def retrying(
         clock: Time and sleep.
         when: Whether an error allows a repetition. Errors that are no ``SandboxError`` never do.
     """
+    # Importing it costs more than the rest of this package together, and warm calls do without.
+    import tenacity
+
     jitter = tenacity.wait_random_exponential(multiplier=policy.base_s, max=policy.cap_s)
     started = clock.monotonic()
 

@@ -1,0 +1,63 @@
+"""How to measure."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ekairos_sandbox import RaisingSandbox, RaisingService, SandboxService
+from ekairos_sandbox.repository.sqlite import SqliteSandboxRepository
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table."""
+
+    what: str
+    measured: str
+    aim: str = ""
+
+
+def in_turn(times: int, *acts: Callable[[], object]) -> list[float]:
+    """Do each act in turn, ``times`` times over; return the median milliseconds of each."""
+    spent: list[list[float]] = [[] for _ in acts]
+    for _ in range(times):
+        for act, times_of in zip(acts, spent, strict=True):
+            started = time.perf_counter()
+            act()
+            times_of.append((time.perf_counter() - started) * 1000)
+    return [statistics.median(one) for one in spent]
+
+
+def peak_mib() -> float:
+    """Highest memory this process has used so far, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@contextlib.contextmanager
+def service() -> Iterator[RaisingService]:
+    """A service over a fresh SQLite file; what is left is destroyed."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        SandboxService(SqliteSandboxRepository(Path(folder) / "bench.db")) as made,
+    ):
+        try:
+            yield made.raising
+        finally:
+            for record in made.raising.iter_sandboxes():
+                made.raising.destroy_sandbox(record.id)
+
+
+@contextlib.contextmanager
+def sandbox() -> Iterator[RaisingSandbox]:
+    """A local sandbox that has run a command already."""
+    with service() as made:
+        box = made.create_sandbox(provider="local")
+        box.run_command("true").check()
+        yield box
