@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         FieldNotEnforcedWarning,
         IdConflictError,
         LifecycleError,
+        LikelySecretWarning,
         OutcomeUnknownError,
         PluginError,
         ProviderAuthError,
@@ -50,6 +51,13 @@ if TYPE_CHECKING:
     from ekairos_sandbox.plugins import PluginRegistry
     from ekairos_sandbox.raising import RaisingCommand, RaisingSandbox, RaisingService
     from ekairos_sandbox.repository.base import SandboxRepository
+    from ekairos_sandbox.repository.instantdb.client import InstantClient
+    from ekairos_sandbox.repository.instantdb.domain import (
+        push_rules,
+        push_schema,
+        sandbox_domain,
+    )
+    from ekairos_sandbox.repository.instantdb.schema import compose_schema
     from ekairos_sandbox.results import (
         Checkpoint,
         CommandResult,
@@ -79,7 +87,9 @@ __all__ = [
     "FieldNotEnforcedWarning",
     "FileWrite",
     "IdConflictError",
+    "InstantClient",
     "LifecycleError",
+    "LikelySecretWarning",
     "Ok",
     "OutcomeUnknownError",
     "OutputChunk",
@@ -125,13 +135,18 @@ __all__ = [
     "TransferStats",
     "UnsupportedOperationError",
     "WrongAccountError",
+    "compose_schema",
     "hookimpl",
+    "push_rules",
+    "push_schema",
+    "sandbox_domain",
 ]
 
 _HOMES = {
     "exceptions": (
         "CommandError CommandFailedError CommandNotFoundError CommandStartError "
         "ConfigurationError FieldNotEnforcedWarning IdConflictError LifecycleError "
+        "LikelySecretWarning "
         "OutcomeUnknownError PluginError ProviderAuthError ProviderConflictError "
         "ProviderError ProviderLoadError ProviderNotInstalledError "
         "ProviderRateLimitedError ProviderTimeoutError ProviderUnavailableError "
@@ -147,6 +162,9 @@ _HOMES = {
     "plugins": "PluginRegistry",
     "raising": "RaisingCommand RaisingSandbox RaisingService",
     "repository.base": "SandboxRepository",
+    "repository.instantdb.client": "InstantClient",
+    "repository.instantdb.domain": "push_rules push_schema sandbox_domain",
+    "repository.instantdb.schema": "compose_schema",
     "results": (
         "Checkpoint CommandResult Err Ok OutputChunk PreviewUrl ReconcileAction "
         "ReconcileReport RecordPage ServiceResult TransferStats"
@@ -156,12 +174,14 @@ _HOMES = {
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 
-def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

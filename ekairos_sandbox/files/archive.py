@@ -24,6 +24,8 @@ from ekairos_sandbox.results import TransferStats
 
 _MAX_SKIPPED = 1_000
 _IN_THE_WAY = {errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY}
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+_NO_PRIVILEGE = 1314  # of Windows: links are for administrators and developers
 _IMPOSSIBLE_NAME = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL}
 
 
@@ -105,7 +107,7 @@ class TarStream:
             info = _info(parts, found, tarfile.REGTYPE)
             info.size = found.st_size
             yield _encoded(info)
-            yield from read_steadily(file, str(path))
+            yield from read_steadily(file, str(path), found)
             yield bytes(-info.size % tarfile.BLOCKSIZE)
         self._files += 1
         self._bytes += info.size
@@ -117,7 +119,7 @@ class Limits:
 
     Attributes:
         members: Number of entries of any kind.
-        bytes: Bytes of content in all.
+        bytes: Bytes of content in all; a hard link counts as the file that it is.
     """
 
     members: int | None = None
@@ -129,6 +131,7 @@ def unpack(
     target: Path,
     *,
     limits: Limits | None = None,
+    exclude: Parts | None = None,
     dir_fd: bool = HAS_DIR_FD,
 ) -> TransferStats:
     """Unpack a tar archive into a directory, merging with what is there.
@@ -144,6 +147,7 @@ def unpack(
         stream: The archive, in pieces of any size.
         target: The directory; made if it is missing.
         limits: What the archive may hold; None means no limits.
+        exclude: A directory of the archive that is passed over with all it holds.
         dir_fd: Whether to work relative to open directories; False is for systems that cannot.
 
     Raises:
@@ -151,15 +155,16 @@ def unpack(
             that is refused or for which something is in the way. What came before it is there.
         OSError: The local file system refused, e.g. no space.
     """
-    unpacker = _Unpacker(TreeWriter(target, dir_fd=dir_fd), limits or Limits())
+    unpacker = _Unpacker(TreeWriter(target, dir_fd=dir_fd), limits or Limits(), exclude)
     return unpacker.run(TarReader(stream))
 
 
 class _Unpacker:
-    def __init__(self, tree: TreeWriter, limits: Limits) -> None:
+    def __init__(self, tree: TreeWriter, limits: Limits, exclude: Parts | None) -> None:
         self._tree = tree
+        self._exclude = exclude
         self._limits = limits
-        self._files: set[Parts] = set()
+        self._files: dict[Parts, int] = {}
         self._symlinks: dict[Parts, str] = {}
         self._modes: dict[Parts, int] = {}
         self._count = 0
@@ -175,7 +180,7 @@ class _Unpacker:
                     self._add(member, reader)
             for parts, target in self._symlinks.items():
                 with _blaming("/".join(parts)):
-                    self._tree.symlink(parts, target)
+                    self._make_symlink(parts, target)
             # Deepest first: a directory without permissions may hold others.
             for parts in sorted(self._modes, key=len, reverse=True):
                 with _blaming("/".join(parts)):
@@ -190,13 +195,15 @@ class _Unpacker:
             if member.kind != "directory":
                 raise refused(f"holds {member.name!r}, which is no name of a {member.kind}")
             return
+        if self._exclude is not None and parts[: len(self._exclude)] == self._exclude:
+            return
         if member.kind == "directory":
             self._tree.directory(parts)
             self._modes[parts] = member.mode
         elif member.kind == "file":
-            self._charge(member)
+            self._charge(member.size)
             self._tree.file(parts, reader.content(), member.mode)
-            self._took(parts, files=1)
+            self._took(parts, member.size)
         elif member.kind == "symlink":
             self._symlink(parts, member.target)
         elif member.kind == "hardlink":
@@ -204,14 +211,14 @@ class _Unpacker:
         else:
             self._skip(parts, "neither a file nor a directory")
 
-    def _charge(self, member: Member) -> None:
-        self._bytes += member.size
+    def _charge(self, size: int) -> None:
+        self._bytes += size
         if self._limits.bytes is not None and self._bytes > self._limits.bytes:
             raise refused(f"holds more than {self._limits.bytes} bytes")
 
-    def _took(self, parts: Parts, files: int) -> None:
-        self._count += files
-        self._files.add(parts)
+    def _took(self, parts: Parts, size: int) -> None:
+        self._count += 1
+        self._files[parts] = size
         self._symlinks.pop(parts, None)
 
     def _symlink(self, parts: Parts, target: str) -> None:
@@ -219,6 +226,14 @@ class _Unpacker:
             self._symlinks[parts] = target
         else:
             self._skip(parts, "a link that leads outside")
+
+    def _make_symlink(self, parts: Parts, target: str) -> None:
+        try:
+            self._tree.symlink(parts, target)
+        except OSError as error:
+            if error.errno not in _NO_LINKS and getattr(error, "winerror", None) != _NO_PRIVILEGE:
+                raise
+            self._skip(parts, "the local file system has no links")
 
     def _skip(self, parts: Parts, why: str) -> None:
         if len(self._skipped) < _MAX_SKIPPED:
@@ -233,8 +248,9 @@ class _Unpacker:
         elif source not in self._files:
             raise refused(f"holds a hard link to {member.target!r}, which is no file in it")
         elif source != parts:
-            self._tree.hard_link(parts, source, member.mode)
-            self._took(parts, files=1)
+            self._charge(self._files[source])
+            self._tree.hard_link(parts, source)
+            self._took(parts, self._files[source])
 
 
 @contextmanager

@@ -35,13 +35,12 @@ def regular_file_size(path: Path) -> int:
     return found.st_size
 
 
-def read_steadily(file: BinaryIO, path: str) -> Iterator[bytes]:
-    """Yield the content of an open local file.
+def read_steadily(file: BinaryIO, path: str, before: os.stat_result) -> Iterator[bytes]:
+    """Yield the content of an open local file, exactly as many bytes as it had ``before``.
 
     Raises:
-        TransferError: It changed while it was being read.
+        TransferError: It has changed since then.
     """
-    before = os.fstat(file.fileno())
     left = before.st_size
     while left and (chunk := file.read(min(CHUNK_BYTES, left))):
         left -= len(chunk)
@@ -63,7 +62,7 @@ def local_chunks(path: Path) -> Iterator[bytes]:
         TransferError: It changed while it was being read.
     """
     with path.open("rb") as file:
-        yield from read_steadily(file, str(path))
+        yield from read_steadily(file, str(path), os.fstat(file.fileno()))
 
 
 def counted(

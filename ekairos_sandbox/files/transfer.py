@@ -6,7 +6,7 @@ import os
 import posixpath
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ekairos_sandbox.files.local import (
     regular_file_size,
     replacing,
 )
+from ekairos_sandbox.files.names import components
 from ekairos_sandbox.provider import Connection
 from ekairos_sandbox.results import CommandResult, TransferStats
 from ekairos_sandbox.shell import files as shell_files
@@ -30,10 +31,13 @@ RunCommand = Callable[[list[str]], CommandResult]
 
 _NO_TAR = 127
 _NEEDS_TAR = 'command -v tar >/dev/null || { echo "no tar" >&2; exit 127; }\n'
-_UNPACK = _NEEDS_TAR + 'mkdir -p "$2" && exec tar -x -p -o -f "$1" -C "$2"'
+# Without the umask because busybox keeps to it in spite of -p.
+_UNPACK = _NEEDS_TAR + 'mkdir -p "$2" && umask 0 && exec tar -x -p -o -f "$1" -C "$2"'
+# Small builds of busybox have no --exclude; `unpack` leaves the same directory out once more.
 _PACK = _NEEDS_TAR + (
-    'mkdir -p -m 700 "${1%/*}" && (umask 077; exec tar -c -f "$1" --exclude="$3" -C "$2" .)'
-    ' && exec wc -c <"$1"'
+    'mkdir -p -m 700 "${1%/*}" || exit\n'
+    "x=; case $3$(tar --help 2>&1) in ./*--exclude*) x=1 ;; esac\n"
+    '(umask 077; exec tar -c -f "$1" ${x:+"--exclude=$3"} -C "$2" .) && exec wc -c <"$1"'
 )
 
 
@@ -52,6 +56,7 @@ def upload(
     the directory ``remote``, as ``cp -r local/. remote/`` does: files with the same name are
     replaced one by one, others stay. Permission bits are kept without setuid, setgid and sticky.
     Links that surely stay inside the tree are kept as links; ``skipped`` names what was left out.
+    Where tar is busybox's and the user is not root, directories stay writable for their owner.
 
     Args:
         connection: Way into the sandbox.
@@ -75,7 +80,7 @@ def upload(
         return _upload_tree(connection, home, source, target, run, progress)
     total = regular_file_size(source)
     chunks = counted(local_chunks(source), progress, total)
-    sent = connection.write_file(target, chunks, mode=found.st_mode & 0o777)
+    sent = _write(connection, target, chunks, found.st_mode & 0o777)
     return TransferStats(files=1, bytes=sent)
 
 
@@ -144,7 +149,7 @@ def _upload_tree(
 ) -> TransferStats:
     archive = TarStream(source, progress)
     with _temporary_file(connection, home) as temporary:
-        connection.write_file(temporary, archive, mode=0o600)
+        _write(connection, temporary, archive, 0o600)
         _check(run(["sh", "-c", _UNPACK, "sh", temporary, target]), "unpack", target)
     return archive.stats
 
@@ -161,8 +166,9 @@ def _download_tree(
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"{str(target)!r} is not a directory")
     own = posixpath.relpath(_state_dir(home), source)
+    own = "" if own.startswith("../") else own
     with _temporary_file(connection, home) as temporary:
-        done = run(["sh", "-c", _PACK, "sh", temporary, source, f"./{own}"])
+        done = run(["sh", "-c", _PACK, "sh", temporary, source, f"./{own}" if own else ""])
         _check(done, "pack", source)
         total = int(done.stdout) if done.stdout.strip().isdigit() else -1
         size = 0
@@ -173,12 +179,28 @@ def _download_tree(
             if progress:
                 progress(size, total)
 
-        stats = unpack(
-            counted(connection.read_file(temporary), moved, total), target, limits=limits
-        )
+        stream = counted(connection.read_file(temporary), moved, total)
+        exclude = components(own) if own else None
+        stats = unpack(stream, target, limits=limits, exclude=exclude)
         if size != total:
             raise _cut(source, size, total)
     return stats
+
+
+def _write(connection: Connection, path: str, chunks: Iterable[bytes], mode: int) -> int:
+    """Write a file and see to it that all of it was taken."""
+    given = 0
+
+    def passed() -> Iterator[bytes]:
+        nonlocal given
+        for chunk in chunks:
+            given += len(chunk)
+            yield chunk
+
+    written = connection.write_file(path, passed(), mode=mode)
+    if written != given:
+        raise _cut(path, written, given)
+    return written
 
 
 @contextmanager

@@ -177,7 +177,7 @@ class TreeWriter:
         with self._new_entry(parts) as (folder, temporary):
             folder.symlink(target, temporary)
 
-    def hard_link(self, parts: Sequence[str], source: Sequence[str], mode: int) -> None:
+    def hard_link(self, parts: Sequence[str], source: Sequence[str]) -> None:
         """Give a file a second name, or make a copy where the file system has no hard links."""
         with self._new_entry(parts) as (folder, temporary), self._folder(source[:-1]) as other:
             try:
@@ -189,7 +189,7 @@ class TreeWriter:
                 ):
                     shutil.copyfileobj(old, new)
                     if hasattr(os, "fchmod"):
-                        os.fchmod(new.fileno(), mode)
+                        os.fchmod(new.fileno(), stat.S_IMODE(os.fstat(old.fileno()).st_mode))
 
     def set_mode(self, parts: Sequence[str], mode: int) -> None:
         """Set the permission bits of a directory."""

@@ -111,9 +111,13 @@ def parse_answer(
     fields: list[str], command_id: str, window: Window, *, want_argv: bool = False
 ) -> JobAnswer | None:
     """Read the fields of a ``job`` frame; None if they are not what an honest script writes."""
-    if len(fields) != 14 or fields[0] != "job" or fields[2] not in _STATES:
+    if len(fields) != 15 or fields[0] != "job" or fields[2] not in _STATES:
         return None
-    _, code, state, rc, why, note, up0, up1, drop, out_size, err_size, out, err, argv = fields
+    _, code, state, rc, why, note, up0, up1, drop, out_size, err_size, out, err, argv, again = (
+        fields
+    )
+    if again != f"{state},{rc},{why},{out_size},{err_size}":
+        return None
     if not _NUMBER.fullmatch(out_size) or not _NUMBER.fullmatch(err_size):
         return None
     stdout, stderr = envelope.decode(out, code), envelope.decode(err, code)

@@ -207,6 +207,8 @@ class JobCalls:
         answer = self.look(command_id, part=part, window_s=1, kill="void")
         if answer.state == "void":
             raise error
+        if answer.state in ("created", "unknown"):
+            raise _unknown(command_id, "it could not be kept from starting later") from error
         return answer
 
     def look(
@@ -451,7 +453,7 @@ def _answer(part: Window, *, want_argv: bool = False) -> bytes:
 
 
 def _purge(older_than_s: float) -> bytes:
-    minutes = math.floor(older_than_s / 60)
+    minutes = math.ceil(older_than_s / 60)
     return scripts.fill(scripts.PURGE, age=b"-mmin +%d" % minutes if minutes else b"")
 
 

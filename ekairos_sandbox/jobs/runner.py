@@ -299,7 +299,7 @@ class JobRunner:
         Their ids stay taken: a command with such an id is not run again.
 
         Args:
-            older_than_s: How long ago they must have ended, in whole minutes.
+            older_than_s: How long ago they must have ended, rounded up to minutes; 0 means any.
 
         Returns:
             How many were deleted.
@@ -387,7 +387,7 @@ def _known(answer: JobAnswer) -> JobAnswer:
 
 def _checked(answer: JobAnswer) -> JobAnswer:
     """Return the answer of a job that runs, ran, or will never run by order."""
-    if answer.note == "nocwd":
+    if answer.note == "nocwd" and answer.exit_code == 126:
         raise CommandStartError(
             "the command did not run: its working directory does not exist or cannot be entered",
             command_id=answer.command_id,

@@ -17,6 +17,10 @@ Common to all of it:
   were allocated, before the command began. ``o``/``e`` are FIFOs drained into ``out``/``err``: a
   program that reopens /dev/stdout must not truncate what came before. ``whole`` is removed when
   output had to be dropped. ``note`` says why a program could not be run.
+* Where FIFOs do not work, ``status`` is polled and output goes straight into ``out`` and ``err``:
+  it is not capped then, and a program that reopens /dev/stdout truncates it.
+* Where env(1) has no ``--default-signal`` (busybox), commands ignore SIGINT and SIGQUIT, because sh
+  starts background processes that way and cannot take it back.
 """
 
 from __future__ import annotations
@@ -193,6 +197,16 @@ ek_pump() {
   exec >>"$2" <"$1"
   (ulimit -f @{blocks}; exec cat) || { rm -f "$ek_job/whole"; exec cat >/dev/null; }
 }
+# Whether the command's group has a member that is no zombie: process 1 may be slow to reap.
+ek_group() {
+  kill -0 "-$ek_cmd" || return
+  for ek_p in /proc/[0-9]*/stat; do
+    read -r ek_v <"$ek_p" || continue
+    set -- ${ek_v##*) }
+    [ "$3" != "$ek_cmd" ] || [ "$1" = Z ] || [ "$1" = X ] || return 0
+  done
+  false
+}
 # Signal the command's group, and strays that left it but bear the mark. True while any is left.
 ek_sweep() {
   kill "-$1" "-$ek_cmd" || kill "-$1" "$ek_cmd"
@@ -201,7 +215,7 @@ ek_sweep() {
     ek_p=${ek_p#/proc/}
     kill "-$1" "${ek_p%/environ}" && ek_left=y
   done
-  [ -n "$ek_left" ] || kill -0 "-$ek_cmd"
+  [ -n "$ek_left" ] || ek_group
 }
 exec 7<"$ek_in"
 read -r ek_boot </proc/sys/kernel/random/boot_id || ek_boot=-
@@ -215,7 +229,10 @@ set +C
 # Claimed. The scripts hold secrets and are not needed any more, this one included.
 true >"$0"
 for ek_v in "$ek_job"/run.*; do [ ! -s "$ek_v" ] || true >"$ek_v"; done
-[ "$ek_in" = /dev/null ] || rm -f "$ek_in"
+set --
+case $0 in */up/*) set -- "$0" ;; esac
+[ "$ek_in" = /dev/null ] || set -- "$@" "$ek_in"
+[ $# = 0 ] || rm -f "$@"
 printf '%s.' '@{argv}' >"$ek_job/argv"
 read -r ek_up0 ek_v </proc/uptime
 if [ "$ek_fifo" = y ]; then
@@ -434,7 +451,8 @@ printf :
 ek_part "$ek_job/err" "$ek_e" @{err_from} @{err_limit}
 printf :
 [ -z "@{want_argv}" ] || [ ! -f "$ek_job/argv" ] || [ -L "$ek_job/argv" ] || cat "$ek_job/argv"
-printf ':%s@\n' "$ek_nonce"
+# What matters most once more: a run of bytes lost in the middle must not make another answer.
+printf ':%s,%s,%s,%s,%s:%s@\n' $ek_state "$ek_rc" "$ek_why" "$ek_o" "$ek_e" "$ek_nonce"
 exit
 """)
 

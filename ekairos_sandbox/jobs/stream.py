@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ekairos_sandbox.clock import Clock
+from ekairos_sandbox.exceptions import SandboxError
 from ekairos_sandbox.jobs.answers import JobAnswer, Window
 from ekairos_sandbox.jobs.spec import JobSpec
 from ekairos_sandbox.results import CommandResult, OutputChunk
@@ -19,16 +20,19 @@ PIECE_BYTES = 1 << 20
 KEPT_BYTES = 64 * 1024
 
 
+BACKSTOP_S = 5.0
+"""How long after timeout and grace the client itself ends a command."""
+
+
 class Patience:
-    """When the client itself ends a command: 5 s after the sandbox should have."""
+    """When the client ends a command, because its supervisor should have done so before."""
 
     def __init__(self, spec: JobSpec, clock: Clock) -> None:
         self._clock = clock
-        self._deadline = (
-            None
-            if spec.timeout_s is None
-            else clock.monotonic() + spec.timeout_s + spec.grace_s + 5
-        )
+        self._deadline: float | None = None
+        if spec.timeout_s is not None:
+            limit_s = spec.timeout_s + spec.grace_s + BACKSTOP_S
+            self._deadline = clock.monotonic() + limit_s
         self.over = False
 
     def window(self, longest_s: float) -> float:
@@ -142,7 +146,12 @@ class JobStream:
         )
 
     def _poll(self) -> None:
-        self._answer = self._runner.follow(self.command_id, self._part(), self._patience)
+        try:
+            self._answer = self._runner.follow(self.command_id, self._part(), self._patience)
+        except SandboxError:
+            # Out of reach, perhaps not for long: its result can still be collected by its id.
+            self._detached = True
+            raise
         self._take(self._answer)
 
     def _take(self, answer: JobAnswer) -> None:

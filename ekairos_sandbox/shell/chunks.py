@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class Chunks:
     """A stream of bytes; copies no more than what is handed out."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
+        self._chunks: Iterator[bytes | memoryview] = iter(chunks)
         self._rest = memoryview(b"")
 
     def take(self, size: int) -> bytes:
@@ -34,5 +34,5 @@ class Chunks:
 
     def put_back(self, data: bytes) -> None:
         """Hand these bytes out again, before everything else."""
-        self._chunks = itertools.chain((data, bytes(self._rest)), self._chunks)
+        self._chunks = itertools.chain((data, self._rest), self._chunks)
         self._rest = memoryview(b"")

@@ -122,12 +122,7 @@ SCRIPT_OVERHEAD = len(script(b"", "0" * 16))
 
 def payload(field: str) -> bytes | None:
     """Decode what the sh function ``enc`` wrote; None if it is damaged."""
-    if field.startswith("b"):
-        return decode(field[1:])
-    try:
-        return bytes.fromhex(field[1:]) if field.startswith("x") else None
-    except ValueError:
-        return None
+    return decode(field[1:], field[:1])
 
 
 def _may_repeat(error: SandboxError) -> bool:
@@ -164,7 +159,7 @@ _REASONS = {
     "isdir": "is a directory in the sandbox",
     "special": "is not a regular file in the sandbox",
     "denied": "permission denied in the sandbox",
-    "link": "is a link in the sandbox that leads nowhere",
+    "link": "is a link in the sandbox that leads in a circle",
 }
 
 

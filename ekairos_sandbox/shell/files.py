@@ -2,7 +2,7 @@
 
 Paths that do not begin with ``/`` are relative to the shell's ``HOME``. Needed inside: ``stat``,
 ``dd``, ``head``, ``tr``, ``base64`` (or ``od``), and for writing ``mkdir``, ``chmod``, ``mv``,
-``rm``.
+``rm``, ``readlink``.
 """
 
 from __future__ import annotations

@@ -51,6 +51,8 @@ def quote(text: str | bytes) -> bytes:
 def printf_format(data: bytes) -> bytes:
     r"""Return ``data`` as a quoted format for ``printf``: ``printf <this>`` prints exactly it.
 
-    One line of printable ASCII; other bytes become ``\ooo``. NUL works in dash, bash and busybox.
+    One line of printable ASCII; other bytes become ``\ooo``, and so does a leading ``-``, which
+    would begin an option. NUL works in dash, bash and busybox.
     """
-    return b"'" + b"".join(map(_IN_FORMAT.__getitem__, data)) + b"'"
+    text = b"".join(map(_IN_FORMAT.__getitem__, data))
+    return b"'\\055" + text[1:] + b"'" if text.startswith(b"-") else b"'" + text + b"'"

@@ -23,15 +23,23 @@ from ekairos_sandbox.shell.quoting import printf_format, quote
 PART_BYTES = 4 * 1024 * 1024
 """Bytes per call where the provider sets no limit to a script's length."""
 
+FILES_PER_CALL = 200
+"""Small files that go in one call, so that it ends in seconds."""
+
 # at: sets P to where the file shall be, links followed, and T to the temporary file beside it.
-# put: stores standard input as one part of T. fin: checks T and moves it to P.
+# put: stores standard input as one part of T. has: checks how much T holds. fin: checks T and
+# moves it to P.
 _WRITE = b"""\
-need stat dd tr mkdir chmod mv rm
+need stat dd tr readlink mkdir chmod mv rm
 id() { stat -L -c '%s-%y' "$1" | tr -d ': '; }
 at() {
  I=$1 T=
  case $P in /*) ;; *) P=${HOME:-}/$P ;; esac
- if [ -L "$P" ]; then P=$(readlink -f "$P" && echo .) || no link; P=${P%??}; fi
+ n=0
+ while [ -L "$P" ]; do
+  l=$(readlink "$P" && echo .); l=${l%??}; n=$((n+1)); [ "$l" ] && [ $n -le 40 ] || no link
+  case $l in /*) P=$l ;; *) P=${P%/*}/$l ;; esac
+ done
  [ ! -d "$P" ] || no isdir
  [ ! -e "$P" ] || [ -f "$P" ] || no special
  d=${P%/*}
@@ -39,9 +47,10 @@ at() {
  T=$d/$Q
 }
 put() {
- m=$({ dec | (umask 077; dd bs="$1" seek="$2" conv=notrunc of="$T"); } 2>&1) || no failed "$m"
- [ "$(stat -c %s "$T")" -ge "$3" ] || no short
+ m=$({ dec | { umask 077; dd bs="$1" seek="$2" conv=notrunc of="$T"; }; } 2>&1) ||
+ no failed "$m"
 }
+has() { [ "$(stat -c %s "$T")" -ge "$1" ] || no short; }
 fin() {
  if [ -f "$T" ]; then
   [ "$(stat -c %s "$T")" = "$1" ] || no short
@@ -70,7 +79,7 @@ class _Coding:
 _BASE64 = _Coding(b"need base64; dec() { base64 -d; }\n", base64.b64encode, 4)
 _OCTAL = _Coding(b'dec() { x=$(cat); printf "$x"; }\n', lambda data: printf_format(data)[1:-1], 12)
 _FIXED_BYTES = SCRIPT_OVERHEAD + len(_BASE64.decoder) + len(_WRITE)
-_FILE_BYTES = 160  # the lines of one file in a script, its path and its content aside
+_FILE_BYTES = 240  # the lines of one file in a script, its path and its content aside
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +128,6 @@ def write_file(
     transfer = _Transfer(shell, path, mode, clock)
     try:
         return transfer.send(Chunks(chunks), _BASE64)
-    except RemoteFileError:
-        raise  # the script that refused has removed the temporary file
     except BaseException:
         transfer.discard()
         raise
@@ -141,9 +148,9 @@ class _Transfer:
         size = self._part_bytes(coding)
         part = source.take(size)
         whole = source.at_end()
-        lines = _put(coding, part, size, 0, len(part))
+        check = _finish(len(part), self._mode) if whole else _holds(len(part))
         try:
-            self._ask(coding, lines + _finish(len(part), self._mode) if whole else lines)
+            self._ask(coding, _put(coding, part, size, 0) + check)
         except MissingToolError as error:
             if error.tool != "base64":
                 raise
@@ -155,7 +162,8 @@ class _Transfer:
         total, identity = size, ""
         while part := source.take(size):
             index, total = total // size, total + len(part)
-            identity = self._ask(coding, _EXISTS + _put(coding, part, size, index, total))
+            lines = _EXISTS + _put(coding, part, size, index) + _holds(total)
+            identity = self._ask(coding, lines)
         self._ask(coding, _finish(total, self._mode, identity))
         return total
 
@@ -170,7 +178,11 @@ class _Transfer:
         """Run statements about the file; return the identity of its temporary file."""
         self._begun = True
         body = b"".join((coding.decoder, _WRITE, self._where, lines, b'say "done:$(id "$T")"\n'))
-        return ask(self._shell, body, [self._path], clock=self._clock)[-1]
+        try:
+            return ask(self._shell, body, [self._path], clock=self._clock)[-1]
+        except RemoteFileError:
+            self._begun = False  # the script that refused has removed the temporary file
+            raise
 
     def _part_bytes(self, coding: _Coding) -> int:
         limit = self._shell.max_script_bytes
@@ -224,10 +236,10 @@ def _send_batches(
 
     for file in files:
         size = len(file.data)
-        lines = _put(coding, file.data, max(size, 1), 0, size)
+        lines = _put(coding, file.data, max(size, 1), 0)
         lines += _finish(size, check_mode(file.mode))
         block = _where(file.path, len(blocks), nonce) + lines
-        if len(block) > room:
+        if len(block) > room or len(blocks) == FILES_PER_CALL:
             flush()
             block = _where(file.path, 0, nonce) + lines
         if len(block) > room:
@@ -247,10 +259,16 @@ def _where(path: str, number: int, nonce: str) -> bytes:
     return b"%s%sat %d\n" % (assign("P", path), assign("Q", temporary), number)
 
 
-def _put(coding: _Coding, part: bytes, part_bytes: int, index: int, total: int) -> bytes:
-    """Statements that store part number ``index``; ``total`` bytes must be there afterwards."""
-    head = b"put %d %d %d <<'@'\n" % (part_bytes, index, total)
+def _put(coding: _Coding, part: bytes, part_bytes: int, index: int) -> bytes:
+    """Statements that store part number ``index`` of parts of this size."""
+    no_space = b"no failed 'no space for the temporary data of sh'"
+    head = b"put %d %d <<'@' || %s\n" % (part_bytes, index, no_space)
     return b"".join((head, coding.encode(part), b"\n@\n"))
+
+
+def _holds(total: int) -> bytes:
+    """A statement that checks that so many bytes are stored."""
+    return b"has %d\n" % total
 
 
 def _finish(total: int, mode: int, identity: str = "") -> bytes:

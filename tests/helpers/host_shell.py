@@ -6,20 +6,41 @@ calls fail in chosen ways.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import pytest
+
+from ekairos_sandbox.clock import SystemClock
 from ekairos_sandbox.exceptions import ProviderTimeoutError, ProviderUnavailableError
+from ekairos_sandbox.jobs.prepare import prepare
+from ekairos_sandbox.jobs.runner import JobRunner
+from ekairos_sandbox.jobs.spec import JobSpec, new_command_id
 from ekairos_sandbox.provider import Connection
+from ekairos_sandbox.results import CommandResult
+from ekairos_sandbox.retry import RetryPolicy
 
 ShellName = Literal["dash", "bash", "busybox"]
 SHELLS: tuple[ShellName, ...] = ("dash", "bash", "busybox")
+MOST_SHELLS = ("dash", pytest.param("bash", marks=pytest.mark.slow), "busybox")
+DASH_FIRST = (
+    "dash",
+    pytest.param("bash", marks=pytest.mark.slow),
+    pytest.param("busybox", marks=pytest.mark.slow),
+)
+"""For what depends little on the shell: the others only in the long run."""
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 
@@ -182,3 +203,116 @@ class Faults(Connection):
 
     def write_file(self, path: str, chunks: Iterable[bytes], *, mode: int = 0o644) -> int:
         return self.inner.write_file(path, chunks, mode=mode)
+
+
+EPOCH = "epoch-1"
+QUICK = RetryPolicy(attempts=4, budget_s=30, base_s=0.01, cap_s=0.05)
+
+
+@dataclass
+class Box:
+    """A prepared sandbox on this machine.
+
+    Attributes:
+        shell: The way into it.
+        runner: Runs commands in it.
+        home: Its home directory.
+    """
+
+    shell: HostShell
+    runner: JobRunner
+    home: Path
+
+    @property
+    def root(self) -> Path:
+        return self.home / ".local/state/ekairos-sandbox"
+
+    def job(self, command_id: str) -> Path:
+        """The directory of a job."""
+        return self.root / "jobs" / command_id
+
+    def run(self, *argv: str, **fields: Any) -> CommandResult:
+        """Run a command to its end."""
+        return self.runner.run(spec(*argv, **fields))
+
+    def faulty(self, *faults: Fault) -> JobRunner:
+        """Return another runner of the same sandbox whose next calls fail."""
+        return JobRunner(
+            Faults(self.shell, *faults), home=str(self.home), epoch=EPOCH, policy=QUICK
+        )
+
+
+def spec(*argv: str, command_id: str = "", **fields: Any) -> JobSpec:
+    """Return a command to run."""
+    return JobSpec(command_id or new_command_id(), argv, **fields)
+
+
+def sh(line: str, **fields: Any) -> JobSpec:
+    """Return a line of shell to run."""
+    return spec("sh", "-c", line, **fields)
+
+
+def drop_to() -> tuple[tuple[str, ...], int]:
+    """Return what to run programs under as an ordinary user, and that user's id."""
+    if os.geteuid() != 0:
+        return (), os.geteuid()
+    user = next(u for name in ("cloudsdk", "nobody") for u in pwd.getpwall() if u.pw_name == name)
+    ids = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+    return ("/usr/bin/setpriv", *ids), user.pw_uid
+
+
+@contextlib.contextmanager
+def open_box(
+    name: ShellName = "dash",
+    *,
+    env: Mapping[str, str] | None = None,
+    ordinary_user: bool = False,
+    **options: Any,
+) -> Iterator[Box]:
+    """Prepare a sandbox in a new folder; afterwards end its commands and delete it.
+
+    Args:
+        name: Which shell.
+        env: Environment of every command.
+        ordinary_user: Whether commands run without privileges even if the tests have them.
+        options: As ``HostShell`` takes them.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ekairos-test-"))
+    folder.chmod(0o755)
+    home = folder / "home"
+    home.mkdir()
+    prefix: tuple[str, ...] = ()
+    if ordinary_user:
+        prefix, uid = drop_to()
+        os.chown(home, uid, -1)
+    try:
+        shell = HostShell(home, path=install_shell(name, folder / "bin"), prefix=prefix, **options)
+        prepare(shell, epoch=EPOCH, env=env or {}, clock=SystemClock())
+        box = Box(shell, JobRunner(shell, home=str(home), epoch=EPOCH, policy=QUICK), home)
+        yield box
+        for command_id, state in box.runner.list().items():
+            if state in ("created", "running"):
+                box.runner.kill(command_id)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def until(condition: Callable[[], object], *, within_s: float = 10) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        AssertionError: It does not hold in that time.
+    """
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process exists and is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"

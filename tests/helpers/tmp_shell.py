@@ -36,6 +36,11 @@ class Faults:
     before: Callable[[int], None] | None = None
 
 
+def lost(kind: str, call: int) -> Faults:
+    """Faults of one kind at one call."""
+    return Faults(**{kind: {call}})  # type: ignore[arg-type]
+
+
 class TmpShell(Connection):
     """Runs scripts with one of the host's shells; HOME is ``root``.
 
@@ -62,6 +67,7 @@ class TmpShell(Connection):
         user: int | None = None,
     ) -> None:
         self.external_id = "tmp"
+        self.name = sh
         self.home: str = str(root)
         self.max_script_bytes = max_script_bytes
         self.faults = faults or Faults()
