@@ -37,7 +37,7 @@ class Reconciler:
         self, *, apply: bool, destroy_unrecorded: bool, providers: Sequence[str] | None
     ) -> ReconcileReport:
         """See ``RaisingService.reconcile``."""
-        self._ledger.repository.check()
+        self._ledger.repository.check(acting=apply)
         actions: list[ReconcileAction] = []
         # Providers first: a sandbox made after its listing is simply not seen this time.
         listings: dict[str, dict[str, SandboxInfo] | None] = {}

@@ -17,6 +17,7 @@ from ekairos_sandbox.connections import Live
 from ekairos_sandbox.exceptions import (
     FieldNotEnforcedWarning,
     IdConflictError,
+    LikelySecretWarning,
     RecordConflictError,
     SandboxError,
     SandboxFailedError,
@@ -42,6 +43,7 @@ from ekairos_sandbox.provider import (
     SandboxInfo,
     Tags,
 )
+from ekairos_sandbox.redaction import known_secrets, likely_secrets
 
 PREPARE_TIMEOUT_S = 60.0
 
@@ -81,7 +83,22 @@ class Creation:
             if sandbox_id is None:
                 raise
             return self._ledger.decide(sandbox_id, lambda r: self._again(r, plan, provider))
-        return self._bring_up(record, plan, provider, leader=True)
+        try:
+            return self._bring_up(record, plan, provider, leader=True)
+        except SandboxError:
+            raise
+        except BaseException:
+            if sandbox_id is None:
+                self._abandon(record.id)
+            raise
+
+    def _abandon(self, sandbox_id: str) -> None:
+        """Destroy what an interrupt has cut off from its caller, who alone could know the id."""
+        try:
+            if self._ledger.get(sandbox_id).status == "active":
+                self._ending.stop(sandbox_id, destroy=True)
+        except Exception:  # noqa: BLE001 - the interrupt is the one to report
+            _log.warning("the interrupted creation of %s is left", sandbox_id, exc_info=True)
 
     def join(self, record: SandboxRecord) -> Live:
         """Take part in the creation that a record says is under way."""
@@ -385,6 +402,15 @@ class Creation:
             warnings.warn(
                 f"the provider {name!r} records {config_field} but does not enforce it{note}",
                 FieldNotEnforcedWarning,
+                stacklevel=6,
+            )
+        for where in likely_secrets(
+            plan.config.params, known_secrets(self._ledger.context.environ)
+        ):
+            warnings.warn(
+                f"{where} looks like a secret, and is stored in the record as it is; pass secrets "
+                "by env or env_from",
+                LikelySecretWarning,
                 stacklevel=6,
             )
 

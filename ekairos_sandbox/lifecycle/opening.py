@@ -17,7 +17,7 @@ from ekairos_sandbox.exceptions import (
 from ekairos_sandbox.jobs.errors import EpochMismatchError
 from ekairos_sandbox.lifecycle.creation import Creation, failed, never_finished
 from ekairos_sandbox.lifecycle.ending import Ending
-from ekairos_sandbox.lifecycle.ledger import Ledger, incarnation_of
+from ekairos_sandbox.lifecycle.ledger import Ledger, incarnation_of, new_epoch
 from ekairos_sandbox.models import SandboxRecord
 from ekairos_sandbox.provider import Connection, Provider
 
@@ -80,6 +80,14 @@ class Opening:
             SandboxGoneError: It does not exist any more.
         """
         return self._ledger.decide(sandbox_id, self._reconnect)
+
+    def distrust(self, sandbox_id: str) -> None:
+        """Expect an epoch that the sandbox does not bear, before its files are returned to an
+        earlier state: should the answer be lost, the next command finds out and prepares anew.
+        """
+        self._ledger.decide(
+            sandbox_id, lambda record: self._ledger.transition(record, {"epoch": new_epoch()})
+        )
 
     def renew(self, sandbox_id: str) -> None:
         """Give a sandbox a new epoch after its files were returned to an earlier state."""

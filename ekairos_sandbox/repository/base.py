@@ -62,10 +62,12 @@ class SandboxRepository(ABC):
         """Remove a record; no record is no error. The sandbox itself is not touched."""
 
     @abstractmethod
-    def check(self) -> None:
+    def check(self, *, acting: bool = True) -> None:
         """Verify that the store is complete and the very one the records were made in.
 
-        Called before anything is destroyed on the word of its records.
+        Args:
+            acting: Whether something may be destroyed on the word of its records. Without it a
+                copy of a store passes: looking at one does no harm.
 
         Raises:
             SchemaError: It is not; says what to do.

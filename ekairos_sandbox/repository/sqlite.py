@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import stat
 import threading
 import uuid
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from ekairos_sandbox.exceptions import (
     RepositoryUnavailableError,
     SchemaError,
 )
-from ekairos_sandbox.forks import reset_in_child
+from ekairos_sandbox.forks import pause_for_fork
 from ekairos_sandbox.models import RecordChanges, RecordQuery, SandboxRecord, lower_uuids
 from ekairos_sandbox.repository.base import SandboxRepository
 from ekairos_sandbox.results import RecordPage
@@ -39,6 +40,8 @@ from ekairos_sandbox.results import RecordPage
 APPLICATION_ID = 0x454B5342
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 30.0
+
+_CURSOR = re.compile(r"(?P<time>-?[0-9]{1,18}):(?P<id>\S+)")
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
@@ -71,7 +74,8 @@ class SqliteSandboxRepository(SandboxRepository):
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path = Path(path) if path is not None else default_path()
+        # Absolute, so that a later change of directory does not lead to another file.
+        self.path = (Path(path) if path is not None else default_path()).absolute()
         self._pool = _Pool(self.path)
         self._closer = weakref.finalize(self, self._pool.close)
         self._owner: str | None = None
@@ -150,8 +154,8 @@ class SqliteSandboxRepository(SandboxRepository):
         with self._writing() as db:
             db.execute("DELETE FROM sandboxes WHERE id = ?", (sandbox_id,))
 
-    def check(self) -> None:
-        """Verify that the file is intact and stands where it was made.
+    def check(self, *, acting: bool = True) -> None:
+        """Verify that the file is intact and, if ``acting``, stands where it was made.
 
         Raises:
             SchemaError: It was copied or moved, or is damaged.
@@ -160,7 +164,7 @@ class SqliteSandboxRepository(SandboxRepository):
             known, result = _meta(db, "place"), db.execute("PRAGMA quick_check(1)").fetchone()
         if result != ("ok",):
             raise SchemaError(f"the record file {self.path} is damaged")
-        if known != _place(self.path):
+        if acting and known != _place(self.path):
             raise SchemaError(
                 f"the record file {self.path} was copied or moved since it was made",
                 hint="if this is now the only one, run `rekey`; if it is a copy, `rekey` as a copy",
@@ -203,25 +207,32 @@ class SqliteSandboxRepository(SandboxRepository):
 
 
 class _Pool:
-    """Open connections of this process, handed out one to a user at a time."""
+    """Open connections of this process, handed out one to a user at a time.
+
+    No connection is open across a fork: SQLite in the child would take the parent's locks for its
+    own and hold none, so that its writes could be lost.
+    """
 
     SIZE = 8
-    _inherited: list[sqlite3.Connection] = []  # noqa: RUF012 - shared on purpose
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._idle: list[sqlite3.Connection] = []
-        reset_in_child(self)
+        self._used = 0
+        self._paused = False
+        pause_for_fork(self)
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._paused)
             db = self._idle.pop() if self._idle else None
-        if db is None:
-            db = _open(self._path)
+            self._used += 1
         keep = False
         try:
+            if db is None:
+                db = _open(self._path)
             yield db
             keep = True
         except sqlite3.Error:
@@ -230,36 +241,53 @@ class _Pool:
             keep = True
             raise
         finally:
-            with self._lock:
-                if keep and len(self._idle) < self.SIZE:
+            with self._changed:
+                if db is not None and keep and len(self._idle) < self.SIZE:
                     self._idle.append(db)
-                    db = None
-            if db is not None:
-                db.close()
+                elif db is not None:
+                    db.close()
+                self._used -= 1
+                self._changed.notify_all()
 
     def close(self) -> None:
-        with self._lock:
+        with self._changed:
             idle, self._idle = self._idle, []
         for db in idle:
             db.close()
 
+    def before_fork(self) -> None:
+        """Hand out no more connections, wait until none is in use, and close all."""
+        with self._changed:
+            self._paused = True
+            self._changed.wait_for(lambda: self._used == 0, timeout=BUSY_TIMEOUT_S)
+        self.close()
+
+    def after_fork_in_parent(self) -> None:
+        with self._changed:
+            self._paused = False
+            self._changed.notify_all()
+
     def after_fork(self) -> None:
-        """Keep the parent's connections untouched: SQLite forbids a child to use or close them."""
-        self._inherited.extend(self._idle)
-        self._lock, self._idle = threading.Lock(), []
+        self._changed, self._used, self._paused = threading.Condition(), 0, False
 
 
 def _open(path: Path) -> sqlite3.Connection:
     _prepare_folder(path.parent)
-    if not path.exists():
-        # SQLite would make it with the umask's permissions.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600))
+    with suppress(FileExistsError):
+        # SQLite would make it with the umask's permissions. A file that exists must not be opened
+        # here: closing it would drop the locks that SQLite holds on it in other threads.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    _refuse_world_writable(path)
     db = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
     try:
         db.execute("PRAGMA synchronous = FULL")
         _migrate(db, path)
+        with suppress(sqlite3.OperationalError):
+            # SQLite does not wait for others here. Whoever opens the file next tries again, and
+            # until then it works, only slower.
+            db.execute("PRAGMA journal_mode = WAL")
     except BaseException:
         db.close()
         raise
@@ -268,38 +296,31 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _prepare_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if os.name == "posix" and stat.S_IMODE(folder.stat().st_mode) & stat.S_IWOTH:
+    _refuse_world_writable(folder)
+
+
+def _refuse_world_writable(path: Path) -> None:
+    if os.name == "posix" and path.stat().st_mode & stat.S_IWOTH:
+        what = "folder of the record file" if path.is_dir() else "record file"
         raise ConfigurationError(
-            f"the folder {folder} of the record file can be written by everybody",
-            hint=f"chmod o-w {folder}, or choose another with EKAIROS_SANDBOX_STORE",
+            f"the {what} {path} can be written by everybody",
+            hint=f"chmod o-w {path}, or choose another with EKAIROS_SANDBOX_STORE",
         )
 
 
 def _migrate(db: sqlite3.Connection, path: Path) -> None:
     """Bring the file to this library's schema; forward only."""
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version == SCHEMA_VERSION and _application_id(db) == APPLICATION_ID:
+    if _version(db, path) == SCHEMA_VERSION:
         return
-    db.execute("PRAGMA journal_mode = WAL")
     db.execute("BEGIN IMMEDIATE")
     try:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise SchemaError(
-                f"the record file {path} was written by a newer release",
-                hint="upgrade ekairos-sandbox",
-            )
-        if version == 0:
-            if _application_id(db) or db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                raise SchemaError(f"{path} is a SQLite file of another program")
+        if _version(db, path) == 0:
             for statement in _SCHEMA.split(";"):
                 db.execute(statement)
             _set_meta(db, "uuid", str(uuid.uuid4()))
             _set_meta(db, "place", _place(path))
             db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif _application_id(db) != APPLICATION_ID:
-            raise SchemaError(f"{path} is a SQLite file of another program")
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
@@ -307,8 +328,21 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
         raise
 
 
-def _application_id(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA application_id").fetchone()[0])
+def _version(db: sqlite3.Connection, path: Path) -> int:
+    """Return the version of the file's schema, 0 if it is empty. Changes nothing."""
+    # One statement, so that a file which is being made is seen either empty or complete.
+    application, version, tables = db.execute(
+        "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)"
+        " FROM pragma_application_id, pragma_user_version"
+    ).fetchone()
+    if application != APPLICATION_ID and (application or version or tables):
+        raise SchemaError(f"{path} is a SQLite file of another program")
+    if version > SCHEMA_VERSION:
+        raise SchemaError(
+            f"the record file {path} was written by a newer release",
+            hint="upgrade ekairos-sandbox",
+        )
+    return int(version)
 
 
 def _meta(db: sqlite3.Connection, key: str) -> str:
@@ -375,11 +409,11 @@ def _where(query: RecordQuery) -> tuple[list[str], list[Any]]:
             where.append(f"{column} {operator} ?")
             values.append(value)
     if query.cursor is not None:
-        time, _, last_id = query.cursor.partition(":")
-        if not (time.lstrip("-").isdigit() and last_id):
+        cursor = _CURSOR.fullmatch(query.cursor)
+        if cursor is None:
             raise ConfigurationError("this is no cursor of a page of records")
         where.append("(created_at, id) < (?, ?)")
-        values += [int(time), last_id]
+        values += [int(cursor["time"]), cursor["id"]]
     return where, values
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from helpers.memory_world import Machine, ManualClock, MemoryOptions, MemoryProvider, World
@@ -17,12 +17,15 @@ from ekairos_sandbox import (
     ProviderTimeoutError,
     ProviderUnavailableError,
     RaisingService,
+    ReconcileReport,
     SandboxFailedError,
     SandboxGoneError,
     SandboxNotReadyError,
     SandboxService,
     SandboxStoppedError,
+    SchemaError,
     WrongAccountError,
+    hookimpl,
 )
 from ekairos_sandbox.models import SandboxRecord, SandboxState
 from ekairos_sandbox.provider import CreateSpec, Tags
@@ -268,6 +271,23 @@ def _freeze(bench: Bench) -> None:
 def _die_in(bench: Bench, death: BaseException) -> None:
     bench.world.fail("create", death, effect=True)
     bench.create()
+
+
+def test_interrupt_after_the_record_became_active_still_leaves_nothing(bench: Bench) -> None:
+    repository = bench.service._operations.ledger.repository
+    transition = repository.transition
+
+    def interrupted(*args: Any) -> SandboxRecord:
+        record = transition(*args)
+        if record.status == "active":
+            raise KeyboardInterrupt
+        return record
+
+    repository.transition = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        bench.service.create_sandbox(provider="memory")
+    assert bench.world.machines == {}
+    assert [record.status for record in bench.again().iter_sandboxes()] == ["shutdown"]
 
 
 # Using
@@ -623,3 +643,130 @@ def test_foreign_shutdown_record_of_a_stopped_sandbox_is_stopped(bench: Bench) -
     with pytest.raises(SandboxStoppedError):
         bench.service.run_command(ID, "true")
     assert bench.world.running() == []
+
+
+# Reconciling
+
+
+def test_reconcile_twice_is_reconcile_once(bench: Bench) -> None:
+    bench.create()
+    bench.world.lose(NAME)
+    assert [a.kind for a in bench.service.reconcile(apply=True).actions] == ["lost"]
+    assert bench.service.reconcile(apply=True).actions == ()
+
+
+def test_reconcile_without_apply_changes_nothing(bench: Bench) -> None:
+    bench.create()
+    bench.world.lose(NAME)
+    before = bench.record()
+    (action,) = bench.service.reconcile().actions
+    assert (action.kind, action.applied, action.error) == ("lost", False, None)
+    assert bench.record() == before
+
+
+def test_sandbox_without_a_record_is_reported_and_destroyed_only_when_told(bench: Bench) -> None:
+    bench.create()
+    owner = bench.state().owner
+    stray = Tags(owner, "00000000-0000-4000-8000-000000000000", 1)
+    provider = MemoryProvider(bench.world)
+    provider.create(CreateSpec("stray", stray, MemoryOptions(), 10))
+    assert [(a.kind, a.applied) for a in bench.service.reconcile(apply=True).actions] == [
+        ("unrecorded", False)
+    ]
+    assert bench.world.running() == [NAME, "stray"]
+    bench.service.reconcile(apply=True, destroy_unrecorded=True)
+    assert bench.world.running() == [NAME]
+
+
+def test_sandboxes_of_others_are_never_touched(bench: Bench) -> None:
+    bench.create()
+    provider = MemoryProvider(bench.world)
+    foreign = Tags("f" * 16, ID, 1)
+    provider.create(CreateSpec("another-app", foreign, MemoryOptions(), 10))
+    assert bench.service.reconcile(apply=True, destroy_unrecorded=True).actions == ()
+    assert bench.world.running() == ["another-app", NAME]
+
+
+def test_superseded_incarnation_that_shows_up_late_is_destroyed(bench: Bench) -> None:
+    bench.create()
+    owner = bench.state().owner
+    bench.world.lose(NAME)
+    bench.service.run_command(ID, "true")
+    provider = MemoryProvider(bench.world)
+    provider.create(CreateSpec(NAME, Tags(owner, ID, 1), MemoryOptions(), 10))
+    (action,) = bench.service.reconcile(apply=True).actions
+    assert (action.kind, action.applied) == ("superseded", True)
+    assert bench.world.running() == [f"{NAME}-g2"]
+
+
+def test_stopped_sandbox_that_runs_all_the_same_is_stopped(bench: Bench) -> None:
+    bench.create()
+    bench.service.stop_sandbox(ID)
+    bench.world.machines[NAME].running = True
+    (action,) = bench.service.reconcile(apply=True).actions
+    assert (action.kind, action.applied) == ("release", True)
+    assert bench.world.running() == []
+
+
+def test_listing_that_fails_acts_on_nothing_of_that_provider(bench: Bench) -> None:
+    bench.create()
+    bench.world.fail("stop", unreachable())
+    with pytest.raises(ProviderUnavailableError):
+        bench.service.stop_sandbox(ID)
+    bench.world.fail("list", unreachable())
+    before = bench.record()
+    (action,) = bench.service.reconcile(apply=True).actions
+    assert (action.kind, action.provider) == ("skipped", "memory")
+    assert bench.record() == before
+    assert bench.world.running() == [NAME]
+
+
+def test_unreachable_provider_is_not_a_lost_sandbox(bench: Bench) -> None:
+    bench.create()
+    bench.world.fail("inspect", unreachable("unknown"))
+    assert bench.service.reconcile(apply=True).actions == ()
+    assert bench.summary() == ("active", None, None, 1)
+
+
+def test_copied_record_file_may_be_looked_at_but_not_acted_on(bench: Bench) -> None:
+    bench.create()
+    bench.world.lose(NAME)
+    for service in bench.opened:
+        service.close()
+    copy = bench.folder / "copy.db"
+    copy.write_bytes((bench.folder / "records.db").read_bytes())
+    repository = SqliteSandboxRepository(copy)
+    service = SandboxService(repository, clock=bench.clock, providers=[MemoryProvider(bench.world)])
+    bench.opened.append(service)
+    assert [a.kind for a in service.raising.reconcile().actions] == ["lost"]
+    with pytest.raises(SchemaError, match="copied or moved"):
+        service.raising.reconcile(apply=True)
+    assert service.raising.get_record(ID).status == "active"
+    repository.rekey(copied=False)
+    assert service.raising.reconcile(apply=True).errors == ()
+
+
+def test_two_reconcilers_at_once_do_no_harm(bench: Bench) -> None:
+    bench.create()
+    bench.world.fail("stop", unreachable())
+    with pytest.raises(ProviderUnavailableError):
+        bench.service.stop_sandbox(ID)
+    other = bench.again()
+    bench.world.meanwhile("stop", lambda: other.reconcile(apply=True))
+    assert bench.service.reconcile(apply=True).errors == ()
+    assert bench.world.running() == []
+    assert bench.summary() == ("shutdown", "requested", None, 1)
+
+
+def test_reconcile_tells_observers(bench: Bench) -> None:
+    class Observer:
+        seen: ClassVar[list[int]] = []
+
+        @hookimpl
+        def ekairos_sandbox_reconciled(self, report: ReconcileReport) -> None:
+            self.seen.append(len(report.actions))
+
+    bench.service._operations.ledger.registry.register_observer(Observer())
+    bench.create()
+    bench.service.reconcile()
+    assert Observer.seen == [0]

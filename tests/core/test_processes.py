@@ -84,7 +84,7 @@ def open_files() -> list[str]:
     links = []
     for name in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
-            links.append(os.readlink(name))
+            links.append(str(name.readlink()))
     return sorted(links)
 
 

@@ -6,9 +6,10 @@ package with the standard library alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # importing typing would take as long as starting a sandbox's process
 if TYPE_CHECKING:
+    from typing import Any
+
     from ekairos_sandbox_local.options import LocalOptions
     from ekairos_sandbox_local.provider import LocalProvider
 

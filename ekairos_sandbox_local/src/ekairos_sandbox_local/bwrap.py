@@ -40,6 +40,9 @@ _SHOWN_ETC = (
 )
 _ROOT_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
+_HIDDEN_PROC = ("/proc/keys", "/proc/key-users")
+"""No namespace holds these: they list keys of other processes of the same host user."""
+
 _MADE_ETC = {
     "passwd": (
         "root:x:0:0:root:/root:/bin/sh\n"
@@ -115,7 +118,12 @@ def arguments(
         args += ["--ro-bind", os.path.realpath(path), path]
     args += ["--dev", "/dev", "--remount-ro", "/dev"]
     args += ["--perms", "1777", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm"]  # noqa: S108
-    args += ["--proc", "/proc", "--chdir", GUEST_HOME, "--disable-userns", "--remount-ro", "/"]
+    args += ["--proc", "/proc"]
+    for path in _HIDDEN_PROC:
+        if Path(path).exists():
+            args += ["--ro-bind-data", f"{{{len(files)}}}", path]
+            files.append("")
+    args += ["--chdir", GUEST_HOME, "--disable-userns", "--remount-ro", "/"]
     return args, files
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
+import marshal
 import os
 import select
 import signal
@@ -27,6 +27,7 @@ from ekairos_sandbox.exceptions import (
 from ekairos_sandbox_local.state import try_lock
 
 _PIPE_BYTES = 1024 * 1024
+_PATIENCE_S = 5.0
 _SEALS = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, _SHRINK, _GROW, _WRITE
 _PROLOGUE = b"exec 3<&-; { echo 500 >/proc/self/oom_score_adj; } 2>/dev/null\n"
 """Forget the script's descriptor; be the first to go when memory runs out."""
@@ -240,28 +241,27 @@ def _launch(folder: Path, config: dict[str, Any], limit: float) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(config).encode())
+            process.stdin.write(marshal.dumps(config))
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        line = _read_line(process.stdout.fileno(), limit)
-    if not line:
+        answer = _read_all(process.stdout.fileno(), limit)
+    if not answer:
         raise HolderStartError("system", _last_words(folder))
-    report = json.loads(line)
-    if report and report["error"] != "busy":
-        raise HolderStartError(report["error"], report["detail"])
+    report = marshal.loads(answer)  # noqa: S302 - from a process of our own
+    if report and report[0] != "busy":
+        raise HolderStartError(*report)
 
 
-def _read_line(fd: int, limit: float) -> bytes:
+def _read_all(fd: int, limit: float) -> bytes:
     data = b""
-    while not data.endswith(b"\n"):
+    while True:
         ready, _, _ = select.select([fd], [], [], max(limit - time.monotonic(), 0))
         if not ready:
             raise _timeout("did not start in time")
         piece = os.read(fd, 65536)
         if not piece:
-            break
+            return data
         data += piece
-    return data
 
 
 def _last_words(folder: Path) -> str:
@@ -303,7 +303,7 @@ def _ask_to_end(connection: socket.socket, external_id: str, limit: float) -> bo
     poller.register(connection, select.POLLIN)
     with contextlib.suppress(OSError):
         connection.send(b"K" + external_id.encode())
-        patience = min(max(limit - time.monotonic(), 0) / 2, 5.0)
+        patience = min(max(limit - time.monotonic(), 0) / 2, _PATIENCE_S)
         if poller.poll(patience * 1000):
             with contextlib.suppress(OSError):
                 return connection.recv(64)[:1] == b"K"

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ekairos_sandbox.exceptions import ConfigurationError
-from ekairos_sandbox_local import bwrap, probe, processes
+from pydantic import ValidationError
+
+from ekairos_sandbox.exceptions import ConfigurationError, ProviderUnavailableError
+from ekairos_sandbox_local import bwrap, probe, processes, seccomp
 from ekairos_sandbox_local.options import LocalOptions, refusal
 from ekairos_sandbox_local.state import Meta, Run, State
 
@@ -21,13 +23,13 @@ _MIB = 1024 * 1024
 def holder_config(
     state: State, meta: Meta, run: Run, *, now_ms: int, environ: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the configuration of a sandbox's holder, as JSON.
+    """Return the configuration of a sandbox's holder, ready to be marshalled.
 
     Raises:
         ConfigurationError: A path that the guest should see may not be shown or is missing.
         UnsupportedOperationError: There is no bubblewrap.
     """
-    options = LocalOptions.model_validate(meta.options)
+    options = options_of(meta)
     folder = state.folder(meta.name)
     isolated = options.isolation == "bubblewrap"
     home, tmp = guest_folders(state, meta.name, options)
@@ -57,11 +59,26 @@ def holder_config(
     return {
         **config,
         "bwrap": program,
+        "filter": seccomp.program(os.uname().machine),
         "args": arguments,
         "files": files,
         "first_process": bwrap.first_process(),
         "host_network": host_network,
     }
+
+
+def options_of(meta: Meta) -> LocalOptions:
+    """Return a sandbox's options.
+
+    Raises:
+        ProviderUnavailableError: What is on disk is damaged, or of a later release.
+    """
+    try:
+        return LocalOptions.model_validate(meta.options)
+    except ValidationError as error:
+        raise ProviderUnavailableError(
+            f"the stored options of {meta.name} are not usable", provider="local", retryable=False
+        ) from error
 
 
 def guest_folders(state: State, name: str, options: LocalOptions) -> tuple[str, str]:
@@ -82,9 +99,9 @@ def check_paths(state: State, options: LocalOptions) -> None:
     for path in options.extra_ro_paths:
         real = os.path.realpath(path)
         why = refusal(real)
-        if not Path(real).exists():
+        if why is None and not Path(real).exists():
             why = "does not exist"
-        elif os.path.commonpath([real, own]) in (real, own):
+        if why is None and os.path.commonpath([real, own]) in (real, own):
             why = "holds the folder of sandboxes, or lies in it"
         if why is not None:
             raise ConfigurationError(f"extra_ro_paths holds {path}, which {why}", provider="local")

@@ -36,11 +36,12 @@ class LocalConnection(Connection):
     max_script_bytes = None
 
     def __init__(
-        self, sandboxes: Sandboxes, meta: Meta, home: str, ownership: Ownership = "created"
+        self, sandboxes: Sandboxes, meta: Meta, options: LocalOptions, ownership: Ownership
     ) -> None:
-        options = LocalOptions.model_validate(meta.options)
+        from ekairos_sandbox_local import launch
+
         self.external_id = meta.external_id
-        self.home = home
+        self.home, _ = launch.guest_folders(sandboxes.state, meta.name, options)
         self.data = {"isolation": options.isolation, "network": options.network}
         self.ownership = ownership
         self._sandboxes = sandboxes
@@ -209,7 +210,4 @@ class LocalProvider(Provider[LocalOptions]):
     def _connection(self, meta: Meta, ownership: Ownership = "created") -> LocalConnection:
         from ekairos_sandbox_local import launch
 
-        local = self._local()
-        options = LocalOptions.model_validate(meta.options)
-        home, _ = launch.guest_folders(local.state, meta.name, options)
-        return LocalConnection(local, meta, home, ownership)
+        return LocalConnection(self._local(), meta, launch.options_of(meta), ownership)

@@ -180,9 +180,11 @@ class Sandboxes:
     def destroy(self, meta: Meta) -> None:
         """End everything in a sandbox and remove it. Gone already is fine."""
         with self._behind_door(meta, _END_S) as door:
-            if door is not None:
-                self._end(meta)
-                self.state.remove(meta.name)
+            if door is None:
+                return
+            self._end(meta)
+            gone = self.state.detach(meta.name)
+        self.state.clear(gone)
 
     def _start(self, meta: Meta, timeout_s: float, *, renew: bool) -> None:
         limit = time.monotonic() + timeout_s

@@ -162,16 +162,17 @@ class State:
         """
         self.require()
         path = self.folder(name) / "meta.json"
-        try:
-            data = _read_json(path)
-        except FileNotFoundError:
-            if self.folder(name).is_dir():
-                raise ProviderUnavailableError(
-                    f"{path} is missing", provider="local", retryable=False
-                ) from None
-            return None
-        except (OSError, ValueError) as error:
-            raise _unavailable(f"{path} cannot be read", error) from error
+        for _ in range(5):  # between two looks it may have been removed and made again
+            try:
+                data = _read_json(path)
+                break
+            except FileNotFoundError:
+                if not path.parent.is_dir():
+                    return None
+            except (OSError, ValueError) as error:
+                raise _unavailable(f"{path} cannot be read", error) from error
+        else:
+            raise ProviderUnavailableError(f"{path} is missing", provider="local", retryable=False)
         try:
             return Meta(**{**data, "tags": Tags(**data["tags"])})
         except (KeyError, TypeError) as error:
@@ -194,8 +195,7 @@ class State:
         with _reported(f"the sandbox's folder cannot be made in {self.root}"):
             self._sweep()
             if self.is_root:
-                taken = {entry.stat().st_gid for entry in os.scandir(self.root)}
-                meta = replace(meta, uid=users.choose_uid(taken))
+                meta = replace(meta, uid=users.choose_uid(self._groups()))
             fresh = self.root / f".new-{secrets.token_hex(8)}"
             try:
                 _fill(fresh, meta, run)
@@ -251,12 +251,28 @@ class State:
         finally:
             os.close(fd)
 
-    def remove(self, name: str) -> None:
-        """Remove a sandbox's folder; call it behind its door, with the holder dead."""
+    def detach(self, name: str) -> Path:
+        """Make a sandbox disappear; call it behind its door, with the holder dead.
+
+        Returns:
+            What is left of it, to be given to ``clear``.
+        """
         with _reported(f"the sandbox {name} cannot be removed"):
             gone = self.root / f".gone-{secrets.token_hex(8)}"
             self.folder(name).rename(gone)
+        return gone
+
+    def clear(self, gone: Path) -> None:
+        """Remove the files of a sandbox that has disappeared."""
+        with _reported(f"the files of a removed sandbox in {gone} cannot be removed"):
             remove_tree(gone)
+
+    def _groups(self) -> set[int]:
+        found = set()
+        for entry in os.scandir(self.root):
+            with contextlib.suppress(FileNotFoundError):  # somebody removed it meanwhile
+                found.add(entry.stat(follow_symlinks=False).st_gid)
+        return found
 
     def _sweep(self) -> None:
         """Remove what processes left behind that died while making or removing a sandbox."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pwd
 import secrets
 import stat
@@ -59,8 +58,3 @@ def _is_a_user(uid: int) -> bool:
     except KeyError:
         return False
     return True
-
-
-def is_root() -> bool:
-    """Tell whether the caller is root."""
-    return os.geteuid() == 0
