@@ -376,3 +376,7 @@ class TransferError(SandboxError):
 
 class FieldNotEnforcedWarning(UserWarning):
     """A config field was stored, but the provider does not enforce it. Given once per field."""
+
+
+class LikelySecretWarning(UserWarning):
+    """``params`` are stored with the record as they are, and one of them looks like a secret."""

@@ -1,8 +1,9 @@
-"""What a forked child must let go of before it does anything else."""
+"""What has to be let go of around a fork."""
 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Protocol
 
@@ -11,7 +12,16 @@ class _ForkAware(Protocol):
     def after_fork(self) -> None: ...
 
 
+class _Pausing(_ForkAware, Protocol):
+    def before_fork(self) -> None: ...
+
+    def after_fork_in_parent(self) -> None: ...
+
+
 _known: weakref.WeakSet[_ForkAware] = weakref.WeakSet()
+_pausing: weakref.WeakSet[_Pausing] = weakref.WeakSet()
+_paused: list[_Pausing] = []
+_forking = threading.Lock()
 
 
 def reset_in_child(thing: _ForkAware) -> None:
@@ -22,10 +32,37 @@ def reset_in_child(thing: _ForkAware) -> None:
     _known.add(thing)
 
 
+def pause_for_fork(thing: _Pausing) -> None:
+    """Have ``thing.before_fork()`` called before every fork, besides ``reset_in_child``.
+
+    It must leave nothing open that a child may not inherit, and keep it so until
+    ``after_fork_in_parent`` or, in the child, ``after_fork`` is called.
+    """
+    _pausing.add(thing)
+    reset_in_child(thing)
+
+
+def _before() -> None:
+    _forking.acquire()
+    _paused.extend(_pausing)
+    for thing in _paused:
+        thing.before_fork()
+
+
+def _in_parent() -> None:
+    for thing in _paused:
+        thing.after_fork_in_parent()
+    _paused.clear()
+    _forking.release()
+
+
 def _in_child() -> None:
+    global _forking
+    _forking = threading.Lock()
+    _paused.clear()
     for thing in list(_known):
         thing.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

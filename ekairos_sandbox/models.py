@@ -119,6 +119,8 @@ class SandboxRecord(BaseModel):
         extra="allow",
         alias_generator=to_camel,
         populate_by_name=True,
+        # What JSON does not know is refused when it is stored, not turned into null.
+        ser_json_inf_nan="constants",
         hide_input_in_errors=True,
         defer_build=True,
         frozen=True,
@@ -233,6 +235,14 @@ def lower_uuids(value: Any) -> Any:
     return value
 
 
+def _holds_nul(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_holds_nul(part) for item in value.items() for part in item)
+    if isinstance(value, list | tuple):
+        return any(_holds_nul(item) for item in value)
+    return isinstance(value, str) and "\0" in value
+
+
 def _env_names(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if not ENV_NAME.fullmatch(name):
@@ -325,6 +335,8 @@ class SandboxConfig(_Model):
             from_json(stored.encode())
         except (ValueError, RecursionError):
             raise ValueError("holds NaN, infinity or half a character, or is too deep") from None
+        if _holds_nul(value):
+            raise ValueError("holds a NUL character")
         return value
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:

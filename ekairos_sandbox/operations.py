@@ -123,14 +123,17 @@ class Operations:
 
     def restore(self, sandbox_id: str, checkpoint_id: str) -> None:
         """Return a sandbox's files to a stored state, and give it a new epoch."""
+        sandbox_id = check_sandbox_id(sandbox_id)
 
         def act(live: Live) -> None:
             self.need(live, Capability.CHECKPOINTS, "restore_checkpoint")
+            self.opening.distrust(sandbox_id)
             live.connection.restore_checkpoint(checkpoint_id)
 
-        self.on(sandbox_id, act)
-        sandbox_id = check_sandbox_id(sandbox_id)
-        self.cache.drop(sandbox_id)
+        try:
+            self.on(sandbox_id, act)
+        finally:
+            self.cache.drop(sandbox_id)
         self.opening.renew(sandbox_id)
 
     def need(self, live: Live, capability: Capability, operation: str) -> None:

@@ -8,15 +8,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ekairos_sandbox.exceptions import ConfigurationError, UnsupportedOperationError
-from ekairos_sandbox.models import Resources, SandboxConfig, SandboxRecord, SandboxState
+from ekairos_sandbox.models import (
+    Resources,
+    SandboxConfig,
+    SandboxRecord,
+    SandboxState,
+    lower_uuids,
+)
 from ekairos_sandbox.plugins import PluginRegistry
 from ekairos_sandbox.provider import ConfigField, FieldSupport, Provider, ProviderOptions
 from ekairos_sandbox.settings import default_provider
 
-_URL_WITH_CREDENTIALS = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s]+@", re.IGNORECASE)
+_URL_WITH_CREDENTIALS = re.compile(r"://[^/@\s]+@")
 _STORED_FIELDS = ("runtime", "timeout_ms", "ports", "env_from", "on_gone")
 
 
@@ -47,7 +53,9 @@ class Plan:
 
     def same_as(self, state: SandboxState) -> bool:
         """Whether a record was made from the same config, secrets aside."""
-        return state.config == self.stored and sorted(state.withheld) == sorted(self.withheld)
+        # Stores keep UUIDs in lower case.
+        same = state.config == lower_uuids(self.stored)
+        return same and sorted(state.withheld) == sorted(self.withheld)
 
 
 def parse_config(config: SandboxConfig | Mapping[str, Any] | None, **fields: Any) -> SandboxConfig:
@@ -201,39 +209,43 @@ def _split_options(name: str, options: ProviderOptions) -> tuple[dict[str, Any],
     """Part the options that were set into what may be stored and the names of the rest."""
     stored: dict[str, Any] = {}
     withheld: list[str] = []
-    for key in sorted(options.model_fields_set):
-        extra = type(options).model_fields[key].json_schema_extra
-        marked = isinstance(extra, Mapping) and extra.get("stored") is False
-        value = None if marked else _storable(getattr(options, key))
-        if value is None and getattr(options, key) is not None:
+    for key, value in _set_fields(options).items():
+        try:
+            plain = None if value is None else _plain(_unless_marked(options, key, value))
+            stored[key] = json.loads(json.dumps(plain, allow_nan=False))
+        except (TypeError, ValueError):
             withheld.append(f"{name}.{key}")
-        else:
-            stored[key] = value
     return stored, withheld
 
 
-def _storable(value: Any) -> Any:
-    """Return a value as JSON, or None if it is or holds something that must not be stored."""
+def _plain(value: Any) -> Any:
+    """Return a value as the plain data it consists of.
+
+    Raises:
+        ValueError: It holds something that must not be stored.
+    """
     if isinstance(value, BaseModel):
-        if any(_storable(item) is None for item in dict(value).values() if item is not None):
-            return None
-        value = value.model_dump(mode="json", exclude_unset=True)
-    if _has_secret(value):
-        return None
-    try:
-        return json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError):
-        return None
-
-
-def _has_secret(value: Any) -> bool:
-    if isinstance(value, str):
-        return _URL_WITH_CREDENTIALS.match(value) is not None
+        fields = _set_fields(value)
+        return {key: _plain(_unless_marked(value, key, item)) for key, item in fields.items()}
     if isinstance(value, Mapping):
-        return any(_has_secret(item) for item in value.values())
-    if isinstance(value, list | tuple | set | frozenset):
-        return any(_has_secret(item) for item in value)
-    return isinstance(value, SecretStr)
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, str) and _URL_WITH_CREDENTIALS.search(value):
+        raise ValueError("holds credentials")
+    return value
+
+
+def _set_fields(model: BaseModel) -> dict[str, Any]:
+    return {key: getattr(model, key) for key in sorted(model.model_fields_set)}
+
+
+def _unless_marked(model: BaseModel, key: str, value: Any) -> Any:
+    field = type(model).model_fields.get(key)
+    extra = field.json_schema_extra if field else None
+    if value is not None and isinstance(extra, Mapping) and extra.get("stored") is False:
+        raise ValueError("is marked as not stored")
+    return value
 
 
 def _environment(config: SandboxConfig, environ: Mapping[str, str]) -> dict[str, str]:

@@ -78,7 +78,7 @@ class PluginRegistry:
             ProviderLoadError: It is no valid provider.
         """
         with self._lock:
-            check_provider_class(cls, cls.name)
+            check_provider_class(cls, str(getattr(cls, "name", "")))
             if self._classes.setdefault(cls.name, cls) is not cls:
                 raise ProviderConflictError(
                     f"the provider {cls.name!r} is registered already", provider=cls.name
@@ -94,9 +94,10 @@ class PluginRegistry:
             self._register(observer, None)
 
     def unregister_observer(self, observer: object) -> None:
-        """Undo ``register_observer``."""
+        """Undo ``register_observer``. Safe to repeat."""
         with self._lock:
-            self._manager.unregister(observer)
+            if self._manager.is_registered(observer):
+                self._manager.unregister(observer)
 
     def notify(self, hook: str, **event: Any) -> None:
         """Call the observers of a hook one by one; what they raise is logged and dropped."""
@@ -170,11 +171,13 @@ class PluginRegistry:
 
     def _register(self, plugin: object, name: str | None) -> None:
         try:
-            self._manager.register(plugin, name)
             try:
+                self._manager.register(plugin, name)
                 self._manager.check_pending()
             except pluggy.PluginValidationError:
-                self._manager.unregister(plugin)
+                # Before 1.7, pluggy keeps a plugin that it refused.
+                if self._manager.is_registered(plugin):
+                    self._manager.unregister(plugin)
                 raise
         except pluggy.PluginValidationError as error:
             raise PluginError(

@@ -67,6 +67,7 @@ class ProviderOptions(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
+        populate_by_name=True,
         hide_input_in_errors=True,
         defer_build=True,
         frozen=True,

@@ -96,7 +96,7 @@ class Reconciler:
         """Decide what is due for a record, without changing anything."""
         state = record.state
         now = self._ledger.clock.now_ms()
-        if state is None:
+        if state is None or (record.ours and state.owner != self._ledger.repository.owner):
             return None
         if record.status == "creating" and _over(state, now):
             return (

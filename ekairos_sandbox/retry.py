@@ -1,7 +1,7 @@
 """The one retry policy.
 
 What may be repeated is for the caller to say; how often, how long and with which pauses is here:
-full jitter, the provider's own ``retry_after_s`` honoured up to a cap, one overall budget.
+full jitter, the ``retry_after_s`` of an error honoured up to a cap, one overall budget.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ekairos_sandbox.clock import Clock
-from ekairos_sandbox.exceptions import ProviderRateLimitedError, SandboxError
+from ekairos_sandbox.exceptions import SandboxError
 
 if TYPE_CHECKING:
     import tenacity
@@ -55,8 +55,8 @@ def retrying(
     def wait(state: tenacity.RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         pause = jitter(state)
-        if isinstance(error, ProviderRateLimitedError) and error.retry_after_s is not None:
-            pause = max(pause, error.retry_after_s)
+        asked: float | None = getattr(error, "retry_after_s", None)
+        pause = max(pause, asked or 0.0)
         return min(pause, policy.cap_s)
 
     def stop(state: tenacity.RetryCallState) -> bool:

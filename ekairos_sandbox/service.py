@@ -10,7 +10,6 @@ from typing import Any
 
 from ekairos_sandbox.binding import bound, converted, delegated
 from ekairos_sandbox.clock import Clock, SystemClock
-from ekairos_sandbox.exceptions import ConfigurationError
 from ekairos_sandbox.models import SandboxRecord
 from ekairos_sandbox.operations import Operations
 from ekairos_sandbox.plugins import PluginRegistry
@@ -110,10 +109,12 @@ class SandboxService:
         environ = os.environ if environ is None else environ
         setting = store_setting(environ)
         if setting.kind == "instantdb":
-            raise ConfigurationError(
-                "this release has no InstantDB store yet",
-                hint="set EKAIROS_SANDBOX_STORE=sqlite:////path/to/sandboxes.db",
+            from ekairos_sandbox.repository.instantdb import (
+                InstantClient,
+                InstantSandboxRepository,
             )
+
+            return cls(InstantSandboxRepository(InstantClient(environ=environ)), environ=environ)
         from ekairos_sandbox.repository.sqlite import SqliteSandboxRepository
 
         return cls(

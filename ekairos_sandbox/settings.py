@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from ekairos_sandbox.exceptions import ConfigurationError
@@ -103,7 +104,7 @@ def parse_store(text: str, environ: Mapping[str, str]) -> StoreSetting:
             raise ConfigurationError(f"the InstantDB store needs {' and '.join(missing)}")
         return StoreSetting("instantdb")
     if text.startswith("sqlite:///") and len(text) > len("sqlite:///"):
-        return StoreSetting("sqlite", text.removeprefix("sqlite:///"))
+        return StoreSetting("sqlite", str(Path(text.removeprefix("sqlite:///")).expanduser()))
     raise ConfigurationError(
         "EKAIROS_SANDBOX_STORE is not a store",
         hint="use instantdb, sqlite:///relative/path.db or sqlite:////absolute/path.db",

@@ -82,8 +82,9 @@ class Opening:
         return self._ledger.decide(sandbox_id, self._reconnect)
 
     def distrust(self, sandbox_id: str) -> None:
-        """Expect an epoch that the sandbox does not bear, before its files are returned to an
-        earlier state: should the answer be lost, the next command finds out and prepares anew.
+        """Expect an epoch that the sandbox does not bear, so that the next command prepares anew.
+
+        To be called before its files are returned to an earlier state: the answer may be lost.
         """
         self._ledger.decide(
             sandbox_id, lambda record: self._ledger.transition(record, {"epoch": new_epoch()})

@@ -199,7 +199,7 @@ class SqliteSandboxRepository(SandboxRepository):
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
-                db.execute("COMMIT")
+                _commit(db)
             except BaseException:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
@@ -345,6 +345,19 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
     return int(version)
 
 
+def _commit(db: sqlite3.Connection) -> None:
+    try:
+        db.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+            raise  # Nothing was written.
+        raise RepositoryUnavailableError(
+            f"the record file could not be written: {error}",
+            outcome="unknown",
+            hint="check its folder's permissions and free space",
+        ) from error
+
+
 def _meta(db: sqlite3.Connection, key: str) -> str:
     row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     if row is None:
@@ -358,7 +371,8 @@ def _set_meta(db: sqlite3.Connection, key: str, value: str) -> None:
 
 def _place(path: Path) -> str:
     info = path.stat()
-    return f"{path.resolve()} {info.st_dev} {info.st_ino}"
+    # Not the device: its number changes with reboots on some file systems.
+    return f"{path.resolve()} {info.st_ino}"
 
 
 def _tag(text: str) -> str:
