@@ -46,7 +46,7 @@ class SandboxEvent:
 
 @dataclass(frozen=True, slots=True)
 class CommandEvent:
-    """A command that this process waited for has ended.
+    """A command that ``run_command`` or ``Command.wait`` waited for has ended.
 
     Attributes:
         sandbox_id: The durable id of its sandbox.

@@ -76,6 +76,7 @@ class Ledger:
         self.clock = context.clock
         self._local_only = local_only
         self._providers = {provider.name: provider for provider in providers}
+        self._lent = frozenset(self._providers)
         for provider in self._providers.values():
             registry.register_provider(type(provider))
         self._lock = threading.Lock()
@@ -239,9 +240,9 @@ class Ledger:
         return redact(text, known | set(plan.env.values() if plan else ()))[:REASON_LENGTH]
 
     def close(self) -> None:
-        """Close the providers."""
+        """Close the providers that were constructed here; those handed in are their owner's."""
         with self._lock:
-            providers = list(self._providers.values())
+            providers = [p for name, p in self._providers.items() if name not in self._lent]
         for provider in providers:
             provider.close()
 
