@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from bench.measure import Row, sandbox
 from ekairos_sandbox_local.provider import LocalConnection
-from measure import Row, sandbox
 
 from ekairos_sandbox import SandboxService
 

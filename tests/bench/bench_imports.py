@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from measure import Row, in_turn
+from bench.measure import Row, in_turn
 
 
 def _importing(what: str) -> None:

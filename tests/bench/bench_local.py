@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 
-from measure import Row, in_turn, sandbox, service
+from bench.measure import Row, in_turn, sandbox, service
 
 BWRAP_OPTIONS = """
     --unshare-user --unshare-ipc --unshare-pid --unshare-uts --unshare-net --uid 1000 --gid 1000

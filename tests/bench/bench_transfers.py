@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from measure import Row, peak_mib, sandbox
+from bench.measure import Row, peak_mib, sandbox
 
 MIB = 1 << 20
 
@@ -22,10 +22,11 @@ def rows() -> Iterator[Row]:
             for _ in range(1024):
                 file.write(block)
         before = peak_mib()
-        for what, act in (
-            ("1 GiB up", lambda: box.upload(source, "big")),
-            ("1 GiB down", lambda: box.download("big", back)),
-        ):
+        acts: dict[str, Callable[[], object]] = {
+            "1 GiB up": lambda: box.upload(source, "big"),
+            "1 GiB down": lambda: box.download("big", back),
+        }
+        for what, act in acts.items():
             started = time.perf_counter()
             act()
             spent = time.perf_counter() - started

@@ -12,16 +12,18 @@ import platform
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-SUBJECTS = ("imports", "calls", "local", "transfers")
+SUBJECTS = sorted(
+    path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*")
+)
 
 
 def main() -> None:
     """Run the subjects named on the command line, or all of them."""
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, uid {os.getuid()}\n")
     for name in sys.argv[1:] or SUBJECTS:
-        subject = importlib.import_module(f"bench_{name}")
+        subject = importlib.import_module(f"bench.bench_{name}")
         print(f"## {(subject.__doc__ or name).strip()}\n")
         print("| what | measured | aim |\n| --- | --- | --- |")
         for row in subject.rows():

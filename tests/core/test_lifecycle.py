@@ -283,7 +283,7 @@ def test_interrupt_after_the_record_became_active_still_leaves_nothing(bench: Be
             raise KeyboardInterrupt
         return record
 
-    repository.transition = interrupted  # type: ignore[method-assign]
+    repository.transition = interrupted  # type: ignore[assignment, method-assign]
     with pytest.raises(KeyboardInterrupt):
         bench.service.create_sandbox(provider="memory")
     assert bench.world.machines == {}

@@ -205,7 +205,8 @@ class MemoryProvider(Provider[MemoryOptions]):
     def list_owned(self, owner: str) -> Iterator[SandboxInfo]:
         infos = [self._info(machine) for machine in list(self.world.machines.values())]
         for info in infos:
-            yield self.world.do("list", lambda info=info: info)
+            self.world.do("list", lambda: None)
+            yield info
         if not infos:
             self.world.do("list", lambda: None)
 

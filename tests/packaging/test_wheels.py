@@ -82,7 +82,7 @@ def test_core_alone_lists_no_provider_and_each_extra_adds_its_own(
     dist: Path, tmp_path: Path
 ) -> None:
     python = _environment(tmp_path / "env")
-    pip = [python, "-m", "pip", "install", "--quiet", "--find-links", dist]
+    pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--find-links", dist]
     ask = "from ekairos_sandbox.plugins import PluginRegistry; print(PluginRegistry().names())"
     _run(*pip, "ekairos-sandbox", cwd=tmp_path)
     assert _run(python, "-I", "-W", "error", "-c", ask, cwd=tmp_path) == "[]\n"
