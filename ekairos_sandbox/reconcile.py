@@ -137,7 +137,7 @@ class Reconciler:
     ) -> SandboxRecord:
         """Read the record once more and act only if it is as it was judged."""
         fresh = self._ledger.get(record.id)
-        if fresh.rev != record.rev:
+        if _judged(fresh) != _judged(record):
             raise RecordConflictError("it was changed meanwhile", sandbox_id=record.id)
         self._ledger.provider_of(fresh)
         return settle(fresh)
@@ -256,6 +256,16 @@ class Reconciler:
             applied,
             problem,
         )
+
+
+def _judged(record: SandboxRecord) -> tuple[object, ...]:
+    """Return what a record is judged by.
+
+    That is not its revision: a store that other programs write to may show an older one in a
+    listing than in the record itself.
+    """
+    state = record.state
+    return record.status, record.updated_at, state and state.model_copy(update={"rev": 0})
 
 
 def _over(state: SandboxState, now: int) -> bool:

@@ -1,0 +1,48 @@
+"""JSON as it is sent and as it comes back."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from ekairos_sandbox.exceptions import ConfigurationError
+from ekairos_sandbox.http import HttpResponse
+from ekairos_sandbox.http_errors import TransportError
+from ekairos_sandbox.repository.instantdb.errors import unreachable
+
+Json = Any
+
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def parsed(answer: HttpResponse) -> dict[str, Json]:
+    """Return an answer's JSON object; anything else leaves open what was done."""
+    try:
+        body = answer.json()
+    except TransportError as error:
+        problem = unreachable(error)
+    else:
+        if isinstance(body, dict):
+            return body
+        problem = unreachable(TransportError("the answer is no JSON object"))
+    raise problem
+
+
+def encoded(body: Json) -> bytes:
+    """Return JSON as it is sent.
+
+    Raises:
+        ConfigurationError: It holds what the store cannot keep.
+    """
+    try:
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        data = text.encode()
+    except (ValueError, RecursionError):
+        data = b"\\u0000"
+    if _NUL.search(data):
+        # Raised here, as the errors above hold the text itself.
+        raise ConfigurationError(
+            "a value cannot be stored: NaN, infinity, NUL or half a character in it, or too deep"
+        )
+    return data
