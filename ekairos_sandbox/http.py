@@ -9,11 +9,14 @@ first request.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json as jsonlib
 import os
 import re
+import socket
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -173,6 +176,49 @@ class HttpStream:
         return b"".join(self)
 
 
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+class _Cut:
+    """Ends the connection of an answer at a point in time, so that nobody waits for it any more.
+
+    A timeout of the socket bounds each read alone: an answer that trickles in could take for ever.
+
+    Attributes:
+        done: Whether that has happened.
+    """
+
+    def __init__(self, answer: requests.Response, end: float | None) -> None:
+        self.done = False
+        self._timer: threading.Timer | None = None
+        if end is None:
+            return
+        try:
+            # A descriptor of its own: the answer's may be closed, and its number reused, any time.
+            self._socket = socket.socket(fileno=os.dup(answer.raw.fileno()))
+        except (OSError, ValueError):
+            return  # The whole answer has come, or this system cannot do it.
+        self._timer = threading.Timer(max(0.0, end - time.monotonic()), self._shut)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _shut(self) -> None:
+        self.done = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> _Cut:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+            self._socket.close()
+
+
 class HttpClient:
     """Requests to one base URL with one token. Serves many threads and survives a fork.
 
@@ -229,6 +275,7 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         data: Any = None,
         timeout_s: tuple[float, float] | None = None,
+        deadline_s: float | None = None,
         authenticated: bool = True,
     ) -> HttpResponse:
         """Send one request and return the whole answer, whatever its status. Never repeats it.
@@ -241,6 +288,8 @@ class HttpClient:
             headers: Further headers.
             data: Body: bytes, a binary file or an iterable of bytes.
             timeout_s: In the place of the client's own.
+            deadline_s: Seconds after which the answer is given up, however it trickles in; None:
+                as long as bytes keep coming.
             authenticated: Whether to send the token.
 
         Raises:
@@ -253,6 +302,7 @@ class HttpClient:
             headers=headers,
             data=data,
             timeout_s=timeout_s,
+            deadline_s=deadline_s,
             authenticated=authenticated,
         ) as answer:
             return HttpResponse(answer.status, answer.headers, answer.read())
@@ -267,6 +317,7 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         data: Any = None,
         timeout_s: tuple[float, float] | None = None,
+        deadline_s: float | None = None,
         authenticated: bool = True,
     ) -> Iterator[HttpStream]:
         """Send one request and return the answer while its body is coming; see ``request``."""
@@ -279,6 +330,10 @@ class HttpClient:
             url, loopback = self.base_url + path, self._loopback
         else:
             raise ValueError("a path begins with a slash")
+        connect_s, read_s = timeout_s or self._timeout_s
+        end = None if deadline_s is None else time.monotonic() + deadline_s
+        if deadline_s is not None:
+            connect_s, read_s = min(connect_s, deadline_s), min(read_s, deadline_s)
         answer = self._send(
             url,
             loopback,
@@ -286,12 +341,13 @@ class HttpClient:
             params=params,
             headers=headers,
             data=data,
-            timeout=timeout_s or self._timeout_s,
+            timeout=(connect_s, read_s),
             auth=self._auth if authenticated else self._no_auth,
         )
         try:
             lower = {name.lower(): value for name, value in answer.headers.items()}
-            yield HttpStream(answer.status_code, lower, lambda: self._pieces(answer, url))
+            with _Cut(answer, end) as cut:
+                yield HttpStream(answer.status_code, lower, lambda: self._pieces(answer, url, cut))
         finally:
             answer.close()
 
@@ -328,13 +384,16 @@ class HttpClient:
             problem = self._problem(error, url)
         raise problem
 
-    def _pieces(self, answer: requests.Response, url: str) -> Iterator[bytes]:
+    def _pieces(self, answer: requests.Response, url: str, cut: _Cut) -> Iterator[bytes]:
         try:
             yield from answer.iter_content(CHUNK_BYTES)
         except Exception as error:  # noqa: BLE001 - classified; what is not known passes
             problem = self._problem(error, url)
         else:
-            return
+            if not cut.done:
+                return
+        if cut.done:
+            problem = TransportError(f"{_origin(url)} did not answer in time", "timeout")
         # The answer has begun, so the request was sent.
         problem.outcome = "unknown"
         raise problem
@@ -344,8 +403,7 @@ class HttpClient:
         if found is None:
             raise error
         kind, outcome = found
-        parts = urlsplit(url)
-        where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        where = _origin(url)
         text = {
             "connect": f"could not connect to {where}",
             "timeout": f"{where} did not answer in time",
