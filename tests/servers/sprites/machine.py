@@ -1,0 +1,204 @@
+"""A sprite's machine: a folder, real processes, and how it falls asleep and wakes up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+MARK = "SPRITE_LOOPBACK"
+"""Environment variable by which the processes of a machine are found, wherever they went."""
+
+IDLE_S = 30.0
+COLD_S = 300.0
+
+Status = Literal["cold", "warm", "running"]
+
+
+class Clock:
+    """The time of the service: real time, and whatever tests add to it."""
+
+    def __init__(self) -> None:
+        self._offset = 0.0
+
+    def now(self) -> float:
+        return time.time() + self._offset
+
+    def advance(self, seconds: float) -> None:
+        self._offset += seconds
+
+
+class Machine:
+    """The inside of one sprite.
+
+    Attributes:
+        home: Its home folder.
+        status: As the API tells it.
+        tasks: Names of what keeps it awake, and until when.
+        ports: Where its ports really are on this machine.
+        boots: How often it was started from cold.
+    """
+
+    def __init__(self, folder: Path, mark: str, tools: Path, clock: Clock) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.mark = mark
+        self.clock = clock
+        self.status: Status = "cold"
+        self.tasks: dict[str, float] = {}
+        self.task_log: list[str] = []
+        self.ports: dict[int, int] = {}
+        self.boots = 0
+        self.last_running_at: float | None = None
+        self._attached = 0
+        self._last_used = clock.now()
+        self._lock = threading.RLock()
+        self.dead = False
+        self.home.mkdir(parents=True)
+        self.environment = {
+            "HOME": str(self.home),
+            "USER": "sprite",
+            "LANG": "C.UTF-8",
+            "PATH": f"{tools}:{SYSTEM_PATH}",
+            MARK: mark,
+        }
+
+    def popen(
+        self, argv: Sequence[str], *, cwd: str | None, env: Mapping[str, str] | None, stdin: int
+    ) -> subprocess.Popen[bytes]:
+        """Start a process in a session of its own. A given ``env`` replaces the default one."""
+        environment = {**env, MARK: self.mark} if env else self.environment
+        with self._lock:
+            if self.dead:
+                raise FileNotFoundError("the machine is gone")
+            return subprocess.Popen(
+                list(argv),
+                cwd=cwd or self.home,
+                env=environment,
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+
+    @contextlib.contextmanager
+    def attached(self) -> Iterator[None]:
+        """Count a request that keeps the machine awake; it wakes up for it."""
+        with self._lock:
+            self._attached += 1
+            self.wake()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._attached -= 1
+                self._last_used = self.clock.now()
+
+    def wake(self) -> None:
+        with self._lock:
+            if self.status == "cold":
+                self.boots += 1
+            if self.status == "warm":
+                self._signal(signal.SIGCONT)
+            self.status = "running"
+            self.last_running_at = self.clock.now()
+            self._last_used = self.clock.now()
+
+    def hold(self, name: str, seconds: float) -> None:
+        """Keep the machine awake for a while."""
+        self.tasks[name] = self.clock.now() + seconds
+        self.task_log.append(f"PUT {name}")
+
+    def let_go(self, name: str) -> bool:
+        self.task_log.append(f"DELETE {name}")
+        return self.tasks.pop(name, None) is not None
+
+    def settle(self) -> bool:
+        """Fall asleep if nobody needs the machine. True if it did."""
+        with self._lock:
+            now = self.clock.now()
+            self.tasks = {name: end for name, end in self.tasks.items() if end > now}
+            idle = now - self._last_used
+            if self._attached or self.tasks or self.dead:
+                if self.tasks:
+                    self._last_used = now
+                return False
+            if self.status == "running" and idle >= IDLE_S:
+                self.freeze()
+                return True
+            if self.status == "warm" and idle >= COLD_S:
+                self.go_cold()
+            return False
+
+    def freeze(self) -> None:
+        with self._lock:
+            if self.status == "running":
+                self._signal(signal.SIGSTOP)
+                self.status = "warm"
+
+    def go_cold(self) -> None:
+        """Lose memory and processes; the files stay."""
+        with self._lock:
+            self.kill_all()
+            self.tasks.clear()
+            self.status = "cold"
+
+    def pids(self) -> list[int]:
+        """Every living process of the machine."""
+        wanted = f"{MARK}={self.mark}".encode()
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if wanted not in (entry / "environ").read_bytes().split(b"\0"):
+                    continue
+                stat = (entry / "stat").read_text().rpartition(")")[2].split()
+                if stat[0] not in "ZX":
+                    found.append(int(entry.name))
+        return found
+
+    def kill_all(self) -> None:
+        for _ in range(200):
+            if not self._signal(signal.SIGKILL):
+                return
+            time.sleep(0.005)
+
+    def destroy(self) -> None:
+        with self._lock:
+            self.dead = True
+            self.kill_all()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def save(self, target: Path) -> None:
+        """Copy the files as a checkpoint."""
+        target.mkdir(parents=True)
+        subprocess.run(["cp", "-a", f"{self.home}/.", str(target)], check=True)
+
+    def load(self, source: Path) -> None:
+        """End everything and return the files to a checkpoint."""
+        with self._lock:
+            self.kill_all()
+            self.tasks.clear()
+            for entry in self.home.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry, ignore_errors=True)
+                else:
+                    entry.unlink()
+            subprocess.run(["cp", "-a", f"{source}/.", str(self.home)], check=True)
+            self.boots += 1
+            self.status = "running"
+            self._last_used = self.clock.now()
+
+    def _signal(self, number: int) -> bool:
+        pids = self.pids()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        return bool(pids)
