@@ -195,7 +195,13 @@ ek_pump() {
   exec 7<&- 8>&- 9>&-
   trap '' TERM INT HUP QUIT XFSZ
   exec >>"$2" <"$1"
-  (ulimit -f @{blocks}; exec cat) || { rm -f "$ek_job/whole"; exec cat >/dev/null; }
+  ulimit -f @{blocks}
+  cat || { rm -f "$ek_job/whole"; exec cat >/dev/null; }
+}
+ek_through() {
+  read -r ek_v <"/proc/$1/stat" || return 0
+  set -- ${ek_v##*) }
+  [ "$1" = Z ] || [ "$1" = X ]
 }
 # Whether the command's group has a member that is no zombie: process 1 may be slow to reap.
 ek_group() {
@@ -296,9 +302,11 @@ fi
 # The first wait may have been interrupted by a signal to this shell.
 [ $ek_rc -le 128 ] || { wait "$ek_cmd"; ek_n=$?; [ $ek_n = 127 ] || ek_rc=$ek_n; }
 # Let the pumps finish, but not for the sake of a child that was left in the background.
-ek_full=
+# Mostly they are through sooner than a timer could be started.
+ek_full= ek_n=0
 for ek_p in $ek_pumps; do
-  if [ -z "$ek_drain" ] && kill -0 "$ek_p"; then
+  until ek_through "$ek_p" || [ $ek_n -ge 10 ]; do ek_n=$((ek_n + 1)); done
+  if [ -z "$ek_drain" ] && ! ek_through "$ek_p"; then
     [ "$ek_fraction" = y ] && ek_v=0.2 || ek_v=1
     ek_alarm $ek_v USR2
     ek_drain=$!
@@ -327,7 +335,6 @@ ek_until=$((ek_t + ek_window))
 ek_ring=n
 read -r -t 1 ek_v
 [ $? -ge 2 ] || ek_ring=read
-[ $ek_ring = read ] || ! command -v timeout >/dev/null || ek_ring=timeout
 # Sleep, but wake up at once when the supervisor is through.
 ek_doze() {
   [ -z "$ek_woke" ] || ek_nap 0.05
@@ -339,7 +346,14 @@ ek_doze() {
   fi
   case $ek_bell$ek_ring in
   yread) read -r -t "$1" ek_v <&4 ;;
-  ytimeout) timeout "$1" cat <&4 >/dev/null ;;
+  y*)
+    sleep "$1" >/dev/null & ek_v=$!
+    (read -r ek_t <&4; kill -KILL "$ek_v") >/dev/null & ek_t=$!
+    wait "$ek_v"
+    [ $? != 1 ] || sleep 1
+    kill -KILL "$ek_t"
+    wait "$ek_t"
+    ;;
   *) ek_nap 0.2 ;;
   esac
 }
