@@ -54,10 +54,13 @@ from ekairos_sandbox.testing.capabilities import CapabilitySuite  # noqa: E402
 from ekairos_sandbox.testing.commands import CommandSuite  # noqa: E402
 from ekairos_sandbox.testing.connection import ConnectionSuite  # noqa: E402
 from ekairos_sandbox.testing.creation import CreationSuite  # noqa: E402
+from ekairos_sandbox.testing.fake_guest import FakeCommand, FakeResult  # noqa: E402
+from ekairos_sandbox.testing.fake_provider import FakeProvider  # noqa: E402
 from ekairos_sandbox.testing.faults import Faults, HastyClock, faulty  # noqa: E402
 from ekairos_sandbox.testing.files import FileSuite  # noqa: E402
 from ekairos_sandbox.testing.hostile import HostileSuite  # noqa: E402
 from ekairos_sandbox.testing.lifecycle import LifecycleSuite  # noqa: E402
+from ekairos_sandbox.testing.memory_store import MemorySandboxRepository  # noqa: E402
 from ekairos_sandbox.testing.output import OutputSuite  # noqa: E402
 from ekairos_sandbox.testing.processes import ProcessSuite  # noqa: E402
 from ekairos_sandbox.testing.repositories import RepositoryConformance  # noqa: E402
@@ -84,9 +87,13 @@ class ProviderConformance(
 
 
 __all__ = [
+    "FakeCommand",
+    "FakeProvider",
+    "FakeResult",
     "Faults",
     "HastyClock",
     "Lab",
+    "MemorySandboxRepository",
     "ProviderConformance",
     "RepositoryConformance",
     "faulty",
