@@ -10,12 +10,13 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 DISTRIBUTIONS := $(wildcard ekairos_sandbox_*)
 PYPROJECTS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
 
-.PHONY: help demo test check lint format types bench clean
+.PHONY: help demo test check soak lint format types bench clean
 
 help:
 	@echo "make demo    run the main job with the local provider, no account needed"
 	@echo "make test    run the tests (loopback only)"
 	@echo "make check   lint, types, all tests, official clients, packaging"
+	@echo "make soak    thousands of faults, races and load; up to ten minutes"
 	@echo "make bench   measure; prints medians and ratios"
 	@echo "make format  format and fix what can be fixed"
 
@@ -30,7 +31,7 @@ demo: $(VENV)/.ready
 	@$(BIN)/python docs/examples/demo.py
 
 test: $(VENV)/.ready
-	$(BIN)/pytest -m "not live and not packaging and not oracle and not slow"
+	$(BIN)/pytest -m "not live and not packaging and not oracle and not slow and not soak"
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -40,7 +41,10 @@ types: $(VENV)/.ready
 	$(BIN)/mypy
 
 check: lint types
-	$(BIN)/pytest -m "not live"
+	$(BIN)/pytest -m "not live and not soak"
+
+soak: $(VENV)/.ready
+	$(BIN)/pytest -m soak -s
 
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .

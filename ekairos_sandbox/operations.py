@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from ekairos_sandbox.connections import ConnectionCache, Live
 from ekairos_sandbox.exceptions import (
+    OutcomeUnknownError,
     SandboxGoneError,
     SandboxNotRunningError,
     UnsupportedOperationError,
@@ -99,9 +100,14 @@ class Operations:
                 return act(live), live.incarnation != before
             except (SandboxGoneError, SandboxNotRunningError, EpochMismatchError) as error:
                 error.sandbox_id = error.sandbox_id or sandbox_id
-                if error.outcome != "failed" or attempt == _ROUNDS - 1:
+                if attempt == _ROUNDS - 1:
                     raise
-                live = self._reopen(live, error, may_recreate=may_recreate)
+                if error.outcome == "failed":
+                    live = self._reopen(live, error, may_recreate=may_recreate)
+                elif isinstance(error, SandboxNotRunningError):
+                    live = self._restarted(live, error)
+                else:
+                    raise
         raise AssertionError("unreachable")
 
     def reconnect(self, sandbox_id: str) -> Live:
@@ -174,6 +180,27 @@ class Operations:
             fresh = self.opening.reopen(live, error, may_recreate=may_recreate)
             self.cache.put(fresh)
             return fresh
+
+    def _restarted(self, live: Live, error: SandboxNotRunningError) -> Live:
+        """Start a sandbox that stopped while something may have begun in it.
+
+        Only with the very files that it had, which say what began, may that be asked for again.
+
+        Raises:
+            OutcomeUnknownError: It is gone, or its files are not what they were.
+        """
+        try:
+            fresh = self._reopen(live, error, may_recreate=False)
+        except SandboxGoneError:
+            fresh = None
+        if fresh is None or (fresh.incarnation, fresh.epoch) != (live.incarnation, live.epoch):
+            raise OutcomeUnknownError(
+                "the sandbox ended while an answer of it was lost; what was under way may have "
+                "happened or not",
+                provider=live.provider.name,
+                sandbox_id=live.sandbox_id,
+            ) from error
+        return fresh
 
     def _stripe(self, sandbox_id: str) -> threading.RLock:
         return self._stripes[hash(sandbox_id) % _STRIPES]

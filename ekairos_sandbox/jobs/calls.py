@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
 from ekairos_sandbox.clock import Clock
@@ -183,7 +183,7 @@ class JobCalls:
             return answer
 
         try:
-            return retrying(self.policy, self.clock, when=may_repeat)(attempt)
+            return retrying(self._patience(window_s), self.clock, when=may_repeat)(attempt)
         except Refused as refusal:
             error = _refusal(str(refusal), spec.command_id, self.home)
             settle = unsure and isinstance(error, CommandStartError)
@@ -196,9 +196,16 @@ class JobCalls:
                 command_id=spec.command_id,
                 hint="the sandbox may be out of processes or memory",
             )
+        except SandboxNotRunningError as stopped:
+            if unsure:
+                # What the sandbox still holds tells, once it runs again.
+                stopped.outcome = "unknown"
+            raise
         except SandboxError as failed:
             if unsure:
-                raise _unknown(spec.command_id, "the sandbox cannot be reached") from failed
+                gone = isinstance(failed, SandboxGoneError)
+                why = "the sandbox no longer exists" if gone else "the sandbox cannot be reached"
+                raise _unknown(spec.command_id, why) from failed
             raise
         return self._settle(spec.command_id, part, error) if settle else _throw(error)
 
@@ -232,6 +239,7 @@ class JobCalls:
                 want_argv=want_argv,
             ),
             command_id,
+            window_s=window_s,
         )
 
     def look_once(
@@ -306,9 +314,16 @@ class JobCalls:
             )
         )
 
-    def _repeat(self, call: Callable[[], T], command_id: str | None = None) -> T:
+    def _patience(self, window_s: float) -> RetryPolicy:
+        """Allow for a first call that is only given up after all of its time."""
+        budget_s = self.policy.budget_s + window_s + MARGIN_S
+        return replace(self.policy, budget_s=budget_s)
+
+    def _repeat(
+        self, call: Callable[[], T], command_id: str | None = None, *, window_s: float = 0
+    ) -> T:
         try:
-            return retrying(self.policy, self.clock, when=may_repeat)(call)
+            return retrying(self._patience(window_s), self.clock, when=may_repeat)(call)
         except SandboxError as error:
             if command_id is None:
                 raise

@@ -19,6 +19,7 @@ from ekairos_sandbox.exceptions import (
     IdConflictError,
     LikelySecretWarning,
     RecordConflictError,
+    RepositoryUnavailableError,
     SandboxError,
     SandboxFailedError,
     SandboxNotReadyError,
@@ -85,7 +86,8 @@ class Creation:
             return self._ledger.decide(sandbox_id, lambda r: self._again(r, plan, provider))
         try:
             return self._bring_up(record, plan, provider, leader=True)
-        except SandboxError:
+        except SandboxError as error:
+            error.sandbox_id = error.sandbox_id or record.id
             raise
         except BaseException:
             if sandbox_id is None:
@@ -263,7 +265,12 @@ class Creation:
                 raise
             _log.info("the creation of %s was answered badly, but it is there", record.id)
         ref = self._ledger.ref(record.model_copy(update={"external_sandbox_id": found.external_id}))
-        return provider.connect(ref)
+        try:
+            return provider.connect(ref)
+        except SandboxError as error:
+            # Connecting had no effect, perhaps, but the sandbox is there.
+            error.outcome = "unknown"
+            raise
 
     @staticmethod
     def _found(provider: Provider[Any], spec: CreateSpec[Any]) -> SandboxInfo | None:
@@ -304,7 +311,9 @@ class Creation:
                     sandbox_url=connection.url,
                 )
                 return self._ledger.live(record, provider, connection)
-            except RecordConflictError:
+            except (RecordConflictError, RepositoryUnavailableError) as error:
+                if isinstance(error, RepositoryUnavailableError) and error.outcome == "failed":
+                    raise
                 made, record = record, self._ledger.get(record.id)
                 if incarnation_of(record) == incarnation and record.status == "active":
                     return self._ledger.live(record, provider, connection)

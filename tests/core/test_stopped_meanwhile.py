@@ -1,0 +1,65 @@
+"""A sandbox that stops while the answer of a start is lost."""
+
+from __future__ import annotations
+
+import pytest
+from helpers.memory_world import ManualClock
+
+from ekairos_sandbox import (
+    OutcomeUnknownError,
+    ProviderTimeoutError,
+    RaisingSandbox,
+    SandboxService,
+)
+from ekairos_sandbox.provider import ProviderContext
+from ekairos_sandbox.testing import FakeCommand, FakeProvider, FakeResult, MemorySandboxRepository
+
+
+@pytest.fixture
+def fake() -> FakeProvider:
+    """One whose sandboxes stop as soon as a command has run."""
+    fake = FakeProvider(ProviderContext(environ={}, clock=ManualClock()))
+
+    def pay(command: FakeCommand) -> FakeResult:
+        fake.sandbox(command.sandbox_id).running = False
+        return FakeResult(stdout="paid")
+
+    fake.handle(pay)
+    return fake
+
+
+@pytest.fixture
+def stopping(fake: FakeProvider) -> RaisingSandbox:
+    """A sandbox that loses the answer of its next script."""
+    service = SandboxService(
+        MemorySandboxRepository(), environ={}, clock=fake.context.clock, providers=[fake]
+    ).raising
+    sandbox = service.create_sandbox(provider="fake")
+    lost = ProviderTimeoutError("no answer in time", outcome="unknown")
+    fake.fail("shell", lost, after_effect=True)
+    return sandbox
+
+
+def test_it_is_started_again_and_what_had_begun_is_not_run_again(
+    fake: FakeProvider, stopping: RaisingSandbox
+) -> None:
+    result = stopping.run_command("pay")
+    assert (result.output, result.recreated) == ("paid", False)
+    assert len(fake.commands) == 1
+
+
+def test_what_may_have_begun_in_one_that_is_gone_then_is_unknown_and_not_run_again(
+    fake: FakeProvider, stopping: RaisingSandbox
+) -> None:
+    lost = fake.sandbox(stopping.sandbox_id)
+    connect = fake.connect
+
+    def gone(ref: object) -> object:
+        fake.sandboxes.pop(lost.name, None)
+        return connect(ref)  # type: ignore[arg-type]
+
+    fake.connect = gone  # type: ignore[assignment, method-assign]
+    with pytest.raises(OutcomeUnknownError):
+        stopping.run_command("pay")
+    assert len(fake.commands) == 1
+    assert fake.sandboxes == {}
