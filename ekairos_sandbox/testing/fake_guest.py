@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 import shlex
+import stat
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -96,6 +97,8 @@ class FakeGuest:
             ProviderUnavailableError: It is none of the scripts that are understood here.
         """
         text = script.decode("ascii", "surrogateescape")
+        if 'say "stat:$(' in text or 'rm -f "$P" && say done' in text:
+            return self._file(text)
         nonce = _word(text, r"ek_nonce=(\w+)")
         if "ek_put() {" in text:
             return self._prepare(text, nonce)
@@ -126,6 +129,22 @@ class FakeGuest:
         """Return to a state of ``snapshot``."""
         with self._lock:
             self.files, self.epoch, self._jobs = dict(state[0]), state[1], dict(state[2])
+
+    def _file(self, text: str) -> bytes:
+        """Say what a path is, or remove it."""
+        nonce = _word(text, r"; N=(\w+)")
+        odd = re.search(r"\nP=\$\(printf '([^']*)'\)", text)
+        path = _unformatted(odd[1])[:-1].decode() if odd else _word(text, r"\nP=(\S+|'[^\n]*')\n")
+        with self._lock:
+            if "say done" in text:
+                self.files.pop(path, None)
+                return _frame(nonce, "done")
+            if path in self.files:
+                content, mode = self.files[path]
+                return _frame(nonce, "stat", str(len(content)), f"{stat.S_IFREG | mode:x}")
+            if any(name.startswith(f"{path.rstrip('/')}/") for name in self.files):
+                return _frame(nonce, "stat", "4096", f"{stat.S_IFDIR | 0o755:x}")
+        return _frame(nonce, "no", "0", "noent", "b")
 
     def _prepare(self, text: str, nonce: str) -> bytes:
         epoch = _word(text, r'\n\[ -z "\S*" \] \|\| echo "(\S*)" \| ek_put epoch')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from helpers.memory_world import ManualClock
 
@@ -138,6 +140,19 @@ def test_files_have_the_contracts_errors(app: App) -> None:
         sandbox.read_file("dir/other")
     with pytest.raises(RemoteFileError):
         sandbox.read_file("dir")
+
+
+@pytest.mark.parametrize("name", ["a.bin", "with space/and 'quote'", "línea\n2"])
+def test_single_files_go_up_and_down(app: App, tmp_path: Path, name: str) -> None:
+    sandbox = app.service.create_sandbox()
+    (tmp_path / "up").write_bytes(b"\x00\xff content")
+    (tmp_path / "up").chmod(0o640)
+    assert sandbox.upload(tmp_path / "up", name).bytes == 10
+    assert sandbox.download(name, tmp_path / "down").bytes == 10
+    assert (tmp_path / "down").read_bytes() == b"\x00\xff content"
+    assert (tmp_path / "down").stat().st_mode & 0o777 == 0o640
+    with pytest.raises(RemoteFileNotFoundError):
+        sandbox.download("other", tmp_path / "none")
 
 
 def test_a_failed_creation_leaves_nothing_and_a_lost_sandbox_is_made_anew(app: App) -> None:

@@ -1,0 +1,8 @@
+"""What a WSGI server serves. With ``--preload`` this is imported before it forks its workers."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
+application = get_wsgi_application()
