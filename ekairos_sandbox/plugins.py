@@ -131,6 +131,15 @@ class PluginRegistry:
                 hint=f"reinstall or upgrade {source}",
             ) from error
         plugin_name = f"provider:{name}"
+        taken = self._manager.get_name(module)
+        if taken is not None:
+            other = taken.removeprefix("provider:")
+            raise ProviderLoadError(
+                f"the provider {name!r} of {source} is not usable: its module is the provider "
+                f"{other!r} already",
+                provider=name,
+                hint="a distribution may offer several providers, each in a module of its own",
+            )
         try:
             self._register(module, plugin_name)
         except PluginError as error:

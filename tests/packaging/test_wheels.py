@@ -3,64 +3,42 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tarfile
-import venv
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = [ROOT, *sorted(path.parent for path in ROOT.glob("ekairos_sandbox_*/pyproject.toml"))]
+VERSIONS = ["3.11", "3.12", "3.13", "3.14"]
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(600)]
 
 
-def _run(*words: str | Path, cwd: Path = ROOT) -> str:
-    done = subprocess.run(
-        [str(word) for word in words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={k: v for k, v in os.environ.items() if not k.startswith(("EKAIROS", "SANDBOX"))},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def _name(folder: Path) -> str:
+    return "ekairos_sandbox" if folder == ROOT else folder.name
 
 
-@pytest.fixture(scope="session")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every sdist, and every wheel built from its sdist."""
-    out = tmp_path_factory.mktemp("dist")
-    for folder in FOLDERS:
-        _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, folder)
-    return out
-
-
-def _wheel(dist: Path, name: str) -> list[str]:
-    (wheel,) = dist.glob(f"{name}-*.whl")
+def _wheel(builds: Any, name: str) -> list[str]:
+    (wheel,) = builds.folder.glob(f"{name}-*.whl")
     return zipfile.ZipFile(wheel).namelist()
 
 
-def _environment(folder: Path) -> Path:
-    venv.create(folder, with_pip=True, symlinks=True)
-    return folder / "bin" / "python"
+def test_every_distribution_builds_an_sdist_and_a_wheel(builds: Any) -> None:
+    built = list(builds.folder.iterdir())
+    assert {path.name.split("-0")[0] for path in built} == {_name(folder) for folder in FOLDERS}
+    kinds = [path.suffix for path in built]
+    assert kinds.count(".whl") == kinds.count(".gz") == len(FOLDERS)
 
 
-def test_every_distribution_builds_an_sdist_and_a_wheel(dist: Path) -> None:
-    names = {path.name.split("-0")[0] for path in dist.iterdir()}
-    assert names == {"ekairos_sandbox", *(folder.name for folder in FOLDERS[1:])}
-    assert len(list(dist.glob("*.whl"))) == len(list(dist.glob("*.tar.gz"))) == len(FOLDERS)
-
-
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_wheel_holds_its_package_its_types_and_its_licence_only(dist: Path, folder: Path) -> None:
-    name = "ekairos_sandbox" if folder == ROOT else folder.name
-    files = _wheel(dist, name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=_name)
+def test_wheel_holds_its_package_its_types_and_its_licence_only(builds: Any, folder: Path) -> None:
+    name = _name(folder)
+    files = _wheel(builds, name)
     tops = {file.split("/")[0].split("-")[0] for file in files}
     assert tops == {name}
     assert f"{name}/py.typed" in files
@@ -68,39 +46,62 @@ def test_wheel_holds_its_package_its_types_and_its_licence_only(dist: Path, fold
     assert [file for file in files if "/tests/" in file or file.endswith(".pyc")] == []
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_sdist_holds_what_the_wheel_is_built_from(dist: Path, folder: Path) -> None:
-    name = "ekairos_sandbox" if folder == ROOT else folder.name
-    (sdist,) = [p for p in dist.glob("*.tar.gz") if p.name.split("-0")[0] == name]
+@pytest.mark.parametrize("folder", FOLDERS, ids=_name)
+def test_sdist_holds_what_the_wheel_is_built_from(builds: Any, folder: Path) -> None:
+    (sdist,) = [p for p in builds.folder.glob("*.tar.gz") if p.name.split("-0")[0] == _name(folder)]
     with tarfile.open(sdist) as archive:
         files = {member.name.split("/", 1)[1] for member in archive if "/" in member.name}
     assert {"pyproject.toml", "README.md", "LICENSE", "PKG-INFO"} <= files
     assert [file for file in files if file.startswith(("tests/", "docs/"))] == []
 
 
+def test_building_again_gives_the_same_bytes(builds: Any, tmp_path: Path) -> None:
+    for folder in FOLDERS:
+        builds.build(folder, tmp_path)
+    first = {path.name: path.read_bytes() for path in builds.folder.glob("*.whl")}
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.whl")} == first
+
+
+def test_an_index_would_take_them(builds: Any) -> None:
+    files = sorted(builds.folder.iterdir())
+    builds.run(sys.executable, "-m", "twine", "check", "--strict", *files)
+
+
 def test_core_alone_lists_no_provider_and_each_extra_adds_its_own(
-    dist: Path, tmp_path: Path
+    builds: Any, tmp_path: Path
 ) -> None:
-    python = _environment(tmp_path / "env")
-    pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--find-links", dist]
+    python = builds.environment(tmp_path / "env")
     ask = "from ekairos_sandbox.plugins import PluginRegistry; print(PluginRegistry().names())"
-    _run(*pip, "ekairos-sandbox", cwd=tmp_path)
-    assert _run(python, "-I", "-W", "error", "-c", ask, cwd=tmp_path) == "[]\n"
+    builds.install(python, "ekairos-sandbox")
+    assert builds.run(python, "-I", "-W", "error", "-c", ask, cwd=tmp_path) == "[]\n"
     names: list[str] = []
     for folder in FOLDERS[1:]:
         name = folder.name.removeprefix("ekairos_sandbox_")
-        _run(*pip, f"ekairos-sandbox[{name}]", cwd=tmp_path)
+        builds.install(python, f"ekairos-sandbox[{name}]")
         names = sorted([*names, name])
-        assert _run(python, "-I", "-W", "error", "-c", ask, cwd=tmp_path) == f"{names}\n"
-    _run(python, "-m", "pip", "check", cwd=tmp_path)
+        assert builds.run(python, "-I", "-W", "error", "-c", ask, cwd=tmp_path) == f"{names}\n"
+    builds.run(python, "-m", "pip", "check", cwd=tmp_path)
 
 
-def test_installed_wheels_run_the_quickstart(dist: Path, tmp_path: Path) -> None:
-    python = _environment(tmp_path / "env")
-    _run(
-        python, "-m", "pip", "install", "--quiet", "--find-links", dist, "ekairos-sandbox[local]",
-        cwd=tmp_path,
-    )  # fmt: skip
+@pytest.mark.parametrize("version", VERSIONS)
+def test_all_of_it_installs_and_imports_in_silence(
+    builds: Any, python_of: Callable[[str], str | None], tmp_path: Path, version: str
+) -> None:
+    program = python_of(version)
+    if program is None:
+        pytest.skip(f"no Python {version} here")
+    builds.run(program, "-m", "venv", tmp_path / "env")
+    python = tmp_path / "env" / "bin" / "python"
+    builds.install(python, "ekairos-sandbox[all,testing]")
+    builds.run(python, "-m", "pip", "check", cwd=tmp_path)
+    modules = ", ".join(["ekairos_sandbox.testing", *(f"{f.name}.plugin" for f in FOLDERS[1:])])
+    script = f"import {modules}"
+    assert builds.run(python, "-I", "-W", "error", "-c", script, cwd=tmp_path) == ""
+
+
+def test_installed_wheels_run_the_quickstart(builds: Any, tmp_path: Path) -> None:
+    python = builds.environment(tmp_path / "env")
+    builds.install(python, "ekairos-sandbox[local]")
     script = (
         "import json, ekairos_sandbox as e\n"
         f"from ekairos_sandbox.repository.sqlite import SqliteSandboxRepository as S\n"
@@ -110,6 +111,6 @@ def test_installed_wheels_run_the_quickstart(dist: Path, tmp_path: Path) -> None
         "    sandbox.destroy()\n"
         "print(json.dumps([e.__file__, result.output]))\n"
     )
-    path, output = json.loads(_run(python, "-I", "-W", "error", "-c", script, cwd=tmp_path))
+    path, output = json.loads(builds.run(python, "-I", "-W", "error", "-c", script, cwd=tmp_path))
     assert output == "installed\n"
     assert Path(path).is_relative_to(tmp_path)
