@@ -1,0 +1,254 @@
+"""Processes and threads that all use one durable id at once, some of them killed on the way.
+
+``Arena`` says which store and which provider; it can be sent to other processes. ``race`` lets
+them loose and returns what each command was said to have done, ``verdict`` says what is not as
+it should be in the end.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ekairos_sandbox import RaisingService, SandboxError, SandboxRecord, SandboxService
+from ekairos_sandbox.clock import SystemClock
+from ekairos_sandbox.provider import Provider, ProviderContext, SandboxInfo, SandboxRef
+from ekairos_sandbox.repository.base import SandboxRepository
+
+ROUND = 12
+"""After so many operations a thread goes on to the next id; one that is stopped and lost stays so.
+"""
+
+OPERATIONS = (
+    *["run"] * 15, *["reconnect"] * 5, *["start"] * 2, *["create"] * 2, "stop", "lose", "tidy"
+)  # fmt: skip
+
+
+class LaterClock(SystemClock):
+    """The machine's time, an hour later: every deadline has passed."""
+
+    def now_ms(self) -> int:
+        return super().now_ms() + 3_600_000
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Where a race takes place.
+
+    Attributes:
+        name: The provider's name.
+        store: ``"module:callable"`` that returns the record store, and what it is called with.
+        provider: The same for the provider; called with a ``ProviderContext``.
+        environ: Environment of the provider and of the service.
+        effects: A file that commands can append to, whatever sandbox they run in.
+        said: A file for what callers were told of each command.
+        options: The provider's options.
+    """
+
+    name: str
+    store: tuple[str, Mapping[str, Any]]
+    provider: str
+    environ: Mapping[str, str]
+    effects: Path
+    said: Path
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def repository(self) -> SandboxRepository:
+        name, arguments = self.store
+        made: SandboxRepository = _found(name)(**arguments)
+        return made
+
+    def make_provider(self, clock: SystemClock | None = None) -> Provider[Any]:
+        context = ProviderContext(environ=self.environ, clock=clock or SystemClock())
+        made: Provider[Any] = _found(self.provider)(context)
+        return made
+
+    def say(self, token: str, what: str) -> None:
+        """Note what was said of a command, also if this process is killed right afterwards."""
+        with self.said.open("ab", buffering=0) as file:
+            file.write(f"{token} {what}\n".encode())
+
+    def service(self, clock: SystemClock | None = None) -> RaisingService:
+        clock = clock or SystemClock()
+        return SandboxService(
+            self.repository(),
+            environ=self.environ,
+            clock=clock,
+            providers=[self.make_provider(clock)],
+        ).raising
+
+
+def _found(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), attribute)
+    return found
+
+
+def race(
+    arena: Arena, *, processes: int, threads: int, operations: int, seed: int, kills: int = 0
+) -> dict[str, str]:
+    """Let processes with several threads each do random things to one id.
+
+    Args:
+        arena: Where.
+        processes: How many at once.
+        threads: Threads of each.
+        operations: What each thread does.
+        seed: Makes the choice of operations the same again, not their order in time.
+        kills: How many processes to kill at some moment; each is replaced by another.
+
+    Returns:
+        What was said of each command by its token: ``"success"``, ``"failed"`` (it did not run)
+        or ``"unknown"``; nothing of those whose process was killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    rng = random.Random(seed)
+    running: list[Any] = []
+
+    def begin(number: int) -> None:
+        arguments = (arena, threads, operations, seed * 1000 + number)
+        process = context.Process(target=_worker, args=arguments, daemon=True)
+        process.start()
+        running.append(process)
+
+    for number in range(processes):
+        begin(number)
+    for kill in range(kills):
+        time.sleep(rng.uniform(0.3, 1.5))
+        victim = running.pop(rng.randrange(len(running)))
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.join()
+        begin(processes + kill)
+    for process in running:
+        process.join()
+    failed = [process.exitcode for process in running if process.exitcode]
+    assert failed == [], "a process ended with an error of its own"
+    return dict(line.split() for line in arena.said.read_text().splitlines())
+
+
+def _worker(arena: Arena, threads: int, operations: int, seed: int) -> None:
+    service = arena.service()
+    problems: list[BaseException] = []
+
+    def work(number: int) -> None:
+        rng = random.Random(seed * 100 + number)
+        for step in range(operations):
+            operation = rng.choice(OPERATIONS) if step % ROUND else "create"
+            try:
+                _operate(arena, service, operation, id_of(step // ROUND))
+            except SandboxError:
+                continue
+            except BaseException as error:
+                problems.append(error)
+                return
+
+    working = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
+    for thread in working:
+        thread.start()
+    for thread in working:
+        thread.join()
+    if problems:
+        raise problems[0]
+
+
+def id_of(number: int) -> str:
+    """Return the id that everybody uses in a round."""
+    return f"6f1d7c2e-0c1a-4f5e-9d55-{number:012d}"
+
+
+def _operate(arena: Arena, service: RaisingService, operation: str, sandbox_id: str) -> None:
+    match operation:
+        case "create":
+            options = {arena.name: dict(arena.options)}
+            service.create_sandbox(
+                provider=arena.name, provider_options=options, sandbox_id=sandbox_id
+            )
+        case "run" | "start":
+            _command(arena, service, operation, sandbox_id)
+        case "stop":
+            service.stop_sandbox(sandbox_id)
+        case "reconnect":
+            service.reconnect_to_sandbox(sandbox_id)
+        case "lose":
+            lose(arena, service)
+        case "tidy":
+            service.reconcile(apply=True)
+
+
+def lose(arena: Arena, service: RaisingService) -> None:
+    """Destroy what there is behind everybody's back."""
+    provider = service._operations.ledger.provider(arena.name)
+    for info in provider.list_owned(service._operations.ledger.repository.owner):
+        provider.destroy(SandboxRef(info.name, info.external_id, info.tags))
+
+
+def _command(arena: Arena, service: RaisingService, operation: str, sandbox_id: str) -> None:
+    token = os.urandom(8).hex()
+    argv = ["sh", "-c", 'echo "$1" >>"$2"; echo "$1"', "sh", token, str(arena.effects)]
+    try:
+        if operation == "run":
+            result = service.run_command(sandbox_id, argv, timeout_s=60)
+        else:
+            result = service.start_command(sandbox_id, argv, timeout_s=60).wait(timeout_s=60)
+        if result.cancelled or result.exit_code == 143:
+            # The sandbox was stopped around it.
+            arena.say(token, "unknown")
+        else:
+            assert result.output == f"{token}\n", result
+            arena.say(token, "success")
+    except SandboxError as error:
+        arena.say(token, error.outcome if operation == "run" else "unknown")
+        raise
+
+
+def verdict(arena: Arena, said: Mapping[str, str]) -> list[str]:
+    """Settle everything and say what is not as it should be; empty if all is well."""
+    problems = []
+    effects = Counter(arena.effects.read_text().split()) if arena.effects.exists() else Counter()
+    for token, times in effects.items():
+        if times > 1:
+            problems.append(f"{token} ran {times} times")
+        if said.get(token) == "failed":
+            problems.append(f"{token} ran, and was said not to have")
+    problems += [
+        f"{token} was said to have run"
+        for token, what in said.items()
+        if what == "success" and not effects[token]
+    ]
+    with arena.service(LaterClock()) as service:
+        service.reconcile(apply=True)
+        owner = service._operations.ledger.repository.owner
+        provider = arena.make_provider()
+        found = list(provider.list_owned(owner))
+        for record in service.iter_sandboxes():
+            of_it = [info for info in found if info.tags and info.tags.sandbox_id == record.id]
+            problems += [f"{record.id}: {text}" for text in _judged(record, of_it)]
+        if service.reconcile(apply=True).actions:
+            problems.append("reconciling again found more to do")
+        for record in service.iter_sandboxes():
+            service.destroy_sandbox(record.id)
+        provider.close()
+    return problems
+
+
+def _judged(record: SandboxRecord, found: list[SandboxInfo]) -> Iterator[str]:
+    state = record.state
+    assert state is not None
+    if len(found) > 1:
+        yield f"{len(found)} sandboxes for one id: {found}"
+    if record.status not in ("active", "shutdown", "error") or state.release is not None:
+        yield f"the record was left {record.status} with {state}"
+    if record.status == "active" and not found:
+        yield "the record is active, and there is no sandbox"
+    if record.status == "shutdown" and any(info.state == "running" for info in found):
+        yield "it was stopped, and it runs"
