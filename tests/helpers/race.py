@@ -73,10 +73,10 @@ class Arena:
         made: Provider[Any] = _found(self.provider)(context)
         return made
 
-    def say(self, token: str, what: str) -> None:
+    def say(self, token: str, what: str, why: str = "") -> None:
         """Note what was said of a command, also if this process is killed right afterwards."""
         with self.said.open("ab", buffering=0) as file:
-            file.write(f"{token} {what}\n".encode())
+            file.write(f"{token} {what} {why}".replace("\n", " ").encode() + b"\n")
 
     def service(self, clock: SystemClock | None = None) -> RaisingService:
         clock = clock or SystemClock()
@@ -96,7 +96,7 @@ def _found(name: str) -> Callable[..., Any]:
 
 def race(
     arena: Arena, *, processes: int, threads: int, operations: int, seed: int, kills: int = 0
-) -> dict[str, str]:
+) -> dict[str, tuple[str, str]]:
     """Let processes with several threads each do random things to one id.
 
     Args:
@@ -109,7 +109,7 @@ def race(
 
     Returns:
         What was said of each command by its token: ``"success"``, ``"failed"`` (it did not run)
-        or ``"unknown"``; nothing of those whose process was killed.
+        or ``"unknown"``, and why; nothing of those whose process was killed.
     """
     context = multiprocessing.get_context("spawn")
     rng = random.Random(seed)
@@ -133,7 +133,8 @@ def race(
         process.join()
     failed = [process.exitcode for process in running if process.exitcode]
     assert failed == [], "a process ended with an error of its own"
-    return dict(line.split() for line in arena.said.read_text().splitlines())
+    lines = [line.split(" ", 2) for line in arena.said.read_text().splitlines()]
+    return {token: (what, why) for token, what, why in lines}
 
 
 def _worker(arena: Arena, threads: int, operations: int, seed: int) -> None:
@@ -207,22 +208,23 @@ def _command(arena: Arena, service: RaisingService, operation: str, sandbox_id: 
             assert result.output == f"{token}\n", result
             arena.say(token, "success")
     except SandboxError as error:
-        arena.say(token, error.outcome if operation == "run" else "unknown")
+        arena.say(token, error.outcome if operation == "run" else "unknown", repr(error))
         raise
 
 
-def verdict(arena: Arena, said: Mapping[str, str]) -> list[str]:
+def verdict(arena: Arena, said: Mapping[str, tuple[str, str]]) -> list[str]:
     """Settle everything and say what is not as it should be; empty if all is well."""
     problems = []
     effects = Counter(arena.effects.read_text().split()) if arena.effects.exists() else Counter()
     for token, times in effects.items():
         if times > 1:
             problems.append(f"{token} ran {times} times")
-        if said.get(token) == "failed":
-            problems.append(f"{token} ran, and was said not to have")
+        what, why = said.get(token, ("", ""))
+        if what == "failed":
+            problems.append(f"{token} ran, and was said not to have: {why}")
     problems += [
         f"{token} was said to have run"
-        for token, what in said.items()
+        for token, (what, _) in said.items()
         if what == "success" and not effects[token]
     ]
     with arena.service(LaterClock()) as service:
