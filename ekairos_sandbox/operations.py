@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from ekairos_sandbox.connections import ConnectionCache, Live
 from ekairos_sandbox.exceptions import (
     OutcomeUnknownError,
+    SandboxError,
     SandboxGoneError,
     SandboxNotRunningError,
     UnsupportedOperationError,
@@ -187,19 +188,21 @@ class Operations:
         Only with the very files that it had, which say what began, may that be asked for again.
 
         Raises:
-            OutcomeUnknownError: It is gone, or its files are not what they were.
+            OutcomeUnknownError: It cannot be started, or its files are not what they were.
         """
+        unknown = OutcomeUnknownError(
+            "the sandbox ended while an answer of it was lost; what was under way may have "
+            "happened or not",
+            provider=live.provider.name,
+            sandbox_id=live.sandbox_id,
+        )
         try:
             fresh = self._reopen(live, error, may_recreate=False)
-        except SandboxGoneError:
-            fresh = None
-        if fresh is None or (fresh.incarnation, fresh.epoch) != (live.incarnation, live.epoch):
-            raise OutcomeUnknownError(
-                "the sandbox ended while an answer of it was lost; what was under way may have "
-                "happened or not",
-                provider=live.provider.name,
-                sandbox_id=live.sandbox_id,
-            ) from error
+        except SandboxError as failed:
+            # Stopped, gone or out of reach: whatever it is, it tells nothing of what had begun.
+            raise unknown from failed
+        if (fresh.incarnation, fresh.epoch) != (live.incarnation, live.epoch):
+            raise unknown from error
         return fresh
 
     def _stripe(self, sandbox_id: str) -> threading.RLock:

@@ -63,3 +63,23 @@ def test_what_may_have_begun_in_one_that_is_gone_then_is_unknown_and_not_run_aga
         stopping.run_command("pay")
     assert len(fake.commands) == 1
     assert fake.sandboxes == {}
+
+
+def test_what_may_have_begun_in_one_that_was_stopped_on_request_is_unknown(
+    fake: FakeProvider, stopping: RaisingSandbox
+) -> None:
+    other = SandboxService(
+        stopping.service._operations.ledger.repository,
+        environ={},
+        clock=fake.context.clock,
+        providers=[fake],
+    ).raising
+
+    def stop(command: FakeCommand) -> FakeResult:
+        other.stop_sandbox(command.sandbox_id)
+        return FakeResult()
+
+    fake.handle(stop)
+    with pytest.raises(OutcomeUnknownError):
+        stopping.run_command("pay")
+    assert len(fake.commands) == 1

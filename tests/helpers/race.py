@@ -10,7 +10,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import signal
 import threading
 import time
 from collections import Counter
@@ -126,7 +125,7 @@ def race(
     for kill in range(kills):
         time.sleep(rng.uniform(0.3, 1.5))
         victim = running.pop(rng.randrange(len(running)))
-        os.kill(victim.pid, signal.SIGKILL)
+        victim.kill()
         victim.join()
         begin(processes + kill)
     for process in running:
@@ -201,7 +200,7 @@ def _command(arena: Arena, service: RaisingService, operation: str, sandbox_id: 
             result = service.run_command(sandbox_id, argv, timeout_s=60)
         else:
             result = service.start_command(sandbox_id, argv, timeout_s=60).wait(timeout_s=60)
-        if result.cancelled or result.exit_code == 143:
+        if result.cancelled or result.truncated or result.exit_code in (137, 143):
             # The sandbox was stopped around it.
             arena.say(token, "unknown")
         else:
