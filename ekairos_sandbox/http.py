@@ -9,14 +9,11 @@ first request.
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import json as jsonlib
 import os
 import re
-import socket
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +23,7 @@ from urllib.parse import urlsplit
 
 from ekairos_sandbox.exceptions import ConfigurationError
 from ekairos_sandbox.forks import reset_in_child
+from ekairos_sandbox.http_deadline import Deadline
 from ekairos_sandbox.http_errors import TransportError, classify
 
 if TYPE_CHECKING:
@@ -35,6 +33,9 @@ TIMEOUT_S = (10.0, 45.0)
 """Seconds to connect, and seconds without a byte of the answer."""
 
 CHUNK_BYTES = 64 * 1024
+
+MAX_ANSWER_BYTES = 128 * 1024 * 1024
+"""How large an answer that is read as a whole may be."""
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
@@ -93,8 +94,32 @@ def retry_after_s(headers: Mapping[str, str], *, now_ms: int) -> float | None:
 
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - now_ms / 1000)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
+
+
+def seconds_of(value: object) -> float | None:
+    """Return a JSON number as seconds to wait; None if it is none, or below zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        return None
+    return float(min(value, 10**9))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return a value as JSON, as it is sent.
+
+    Raises:
+        ConfigurationError: JSON has no form for it. Does not show it.
+    """
+    try:
+        text = jsonlib.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode()
+    except (ValueError, RecursionError):
+        problem = ConfigurationError(
+            "a value cannot be sent or stored: NaN, infinity or half a character in it, or too deep"
+        )
+    # Raised here, as the errors above hold the text itself.
+    raise problem
 
 
 class Bearer:
@@ -171,52 +196,25 @@ class HttpStream:
         """Yield the body as it comes; raises ``TransportError`` when it is cut off."""
         return self._pieces()
 
-    def read(self) -> bytes:
-        """Return the rest of the body."""
-        return b"".join(self)
+    def read(self, max_bytes: int = MAX_ANSWER_BYTES) -> bytes:
+        """Return the rest of the body.
+
+        Raises:
+            TransportError: It was cut off, or is larger than ``max_bytes``.
+        """
+        pieces: list[bytes] = []
+        size = 0
+        for piece in self:
+            size += len(piece)
+            if size > max_bytes:
+                raise TransportError(f"the answer is larger than {max_bytes} bytes")
+            pieces.append(piece)
+        return b"".join(pieces)
 
 
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-class _Cut:
-    """Ends the connection of an answer at a point in time, so that nobody waits for it any more.
-
-    A timeout of the socket bounds each read alone: an answer that trickles in could take for ever.
-
-    Attributes:
-        done: Whether that has happened.
-    """
-
-    def __init__(self, answer: requests.Response, end: float | None) -> None:
-        self.done = False
-        self._timer: threading.Timer | None = None
-        if end is None:
-            return
-        try:
-            # A descriptor of its own: the answer's may be closed, and its number reused, any time.
-            self._socket = socket.socket(fileno=os.dup(answer.raw.fileno()))
-        except (OSError, ValueError):
-            return  # The whole answer has come, or this system cannot do it.
-        self._timer = threading.Timer(max(0.0, end - time.monotonic()), self._shut)
-        self._timer.daemon = True
-        self._timer.start()
-
-    def _shut(self) -> None:
-        self.done = True
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-
-    def __enter__(self) -> _Cut:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer.join()
-            self._socket.close()
 
 
 class HttpClient:
@@ -276,6 +274,7 @@ class HttpClient:
         data: Any = None,
         timeout_s: tuple[float, float] | None = None,
         deadline_s: float | None = None,
+        max_bytes: int = MAX_ANSWER_BYTES,
         authenticated: bool = True,
     ) -> HttpResponse:
         """Send one request and return the whole answer, whatever its status. Never repeats it.
@@ -288,8 +287,9 @@ class HttpClient:
             headers: Further headers.
             data: Body: bytes, a binary file or an iterable of bytes.
             timeout_s: In the place of the client's own.
-            deadline_s: Seconds after which the answer is given up, however it trickles in; None:
+            deadline_s: Seconds after which the request is given up, however far it has come; None:
                 as long as bytes keep coming.
+            max_bytes: How large the answer may be.
             authenticated: Whether to send the token.
 
         Raises:
@@ -305,7 +305,7 @@ class HttpClient:
             deadline_s=deadline_s,
             authenticated=authenticated,
         ) as answer:
-            return HttpResponse(answer.status, answer.headers, answer.read())
+            return HttpResponse(answer.status, answer.headers, answer.read(max_bytes))
 
     @contextmanager
     def stream(
@@ -331,25 +331,27 @@ class HttpClient:
         else:
             raise ValueError("a path begins with a slash")
         connect_s, read_s = timeout_s or self._timeout_s
-        end = None if deadline_s is None else time.monotonic() + deadline_s
         if deadline_s is not None:
             connect_s, read_s = min(connect_s, deadline_s), min(read_s, deadline_s)
-        answer = self._send(
-            url,
-            loopback,
-            method=method,
-            params=params,
-            headers=headers,
-            data=data,
-            timeout=(connect_s, read_s),
-            auth=self._auth if authenticated else self._no_auth,
-        )
-        try:
-            lower = {name.lower(): value for name, value in answer.headers.items()}
-            with _Cut(answer, end) as cut:
-                yield HttpStream(answer.status_code, lower, lambda: self._pieces(answer, url, cut))
-        finally:
-            answer.close()
+        with Deadline(deadline_s) as deadline:
+            answer = self._send(
+                url,
+                loopback,
+                deadline,
+                method=method,
+                params=params,
+                headers=headers,
+                data=data,
+                timeout=(connect_s, read_s),
+                auth=self._auth if authenticated else self._no_auth,
+            )
+            try:
+                lower = {name.lower(): value for name, value in answer.headers.items()}
+                yield HttpStream(
+                    answer.status_code, lower, lambda: self._pieces(answer, url, deadline)
+                )
+            finally:
+                answer.close()
 
     def close(self) -> None:
         """Close the connections of all threads; the next request opens new ones."""
@@ -366,43 +368,48 @@ class HttpClient:
         self._local = threading.local()
         self._sessions = weakref.WeakSet()
 
-    def _send(self, url: str, loopback: bool, **arguments: Any) -> requests.Response:
+    def _send(
+        self, url: str, loopback: bool, deadline: Deadline, **arguments: Any
+    ) -> requests.Response:
         session = self._session()
         # A proxy of the environment is not meant for this machine itself.
         session.trust_env = not loopback
         try:
-            return session.request(
-                url=url,
-                proxies=self._proxies,
-                # Given per request, as a CA bundle of the environment would override the session's.
-                verify=self._verify,
-                allow_redirects=False,
-                stream=True,
-                **arguments,
-            )
+            with deadline.applied():
+                return session.request(
+                    url=url,
+                    proxies=self._proxies,
+                    # Given per request: a CA bundle of the environment overrides the session's.
+                    verify=self._verify,
+                    allow_redirects=False,
+                    stream=True,
+                    **arguments,
+                )
         except Exception as error:  # noqa: BLE001 - classified; what is not known passes
-            problem = self._problem(error, url)
+            problem = self._problem(error, url, deadline)
         raise problem
 
-    def _pieces(self, answer: requests.Response, url: str, cut: _Cut) -> Iterator[bytes]:
+    def _pieces(self, answer: requests.Response, url: str, deadline: Deadline) -> Iterator[bytes]:
         try:
             yield from answer.iter_content(CHUNK_BYTES)
         except Exception as error:  # noqa: BLE001 - classified; what is not known passes
-            problem = self._problem(error, url)
+            problem = self._problem(error, url, deadline)
         else:
-            if not cut.done:
+            if not deadline.passed:
                 return
-        if cut.done:
+            # A body that ends with its connection looks complete when it is cut.
             problem = TransportError(f"{_origin(url)} did not answer in time", "timeout")
         # The answer has begun, so the request was sent.
         problem.outcome = "unknown"
         raise problem
 
-    def _problem(self, error: Exception, url: str) -> TransportError:
+    def _problem(self, error: Exception, url: str, deadline: Deadline) -> TransportError:
         found = classify(error)
         if found is None:
             raise error
         kind, outcome = found
+        if deadline.passed and outcome == "unknown":
+            kind = "timeout"
         where = _origin(url)
         text = {
             "connect": f"could not connect to {where}",
@@ -416,10 +423,9 @@ class HttpClient:
     def _session(self) -> requests.Session:
         session: requests.Session | None = getattr(self._local, "session", None)
         if session is None:
-            import requests
+            from ekairos_sandbox.http_session import Session
 
-            session = requests.Session()
-            session.headers["User-Agent"] = "ekairos-sandbox"
+            session = Session()
             with self._lock:
                 self._local.session = session
                 self._sessions.add(session)

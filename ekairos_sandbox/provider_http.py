@@ -24,7 +24,14 @@ from ekairos_sandbox.exceptions import (
     ProviderUnavailableError,
     SandboxError,
 )
-from ekairos_sandbox.http import HttpClient, HttpResponse, HttpStream, retry_after_s
+from ekairos_sandbox.http import (
+    HttpClient,
+    HttpResponse,
+    HttpStream,
+    json_bytes,
+    retry_after_s,
+    seconds_of,
+)
 from ekairos_sandbox.http_errors import TransportError
 from ekairos_sandbox.redaction import redact
 from ekairos_sandbox.retry import RetryPolicy, retrying
@@ -37,7 +44,7 @@ MESSAGE_LENGTH = 300
 PROBLEM_BYTES = 64 * 1024
 
 _REQUEST_ID_HEADERS = ("fly-request-id", "x-request-id", "x-vercel-id")
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
+_WORD = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 
 T = TypeVar("T")
 
@@ -54,29 +61,37 @@ class Problem:
 
     code: str = ""
     message: str = ""
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-def problem_of(answer: HttpResponse) -> Problem:
+def problem_of(answer: HttpResponse, secrets: Iterable[str] = ()) -> Problem:
     """Read an error body in any of the usual shapes.
 
     ``{"error": {"code", "message"}}``, ``{"error": "text"}``, ``{"errors": ["text"]}``,
-    ``{"message": "text"}`` or plain text; pages of proxies count as empty.
+    ``{"message": "text"}`` or plain text; pages of proxies and what is very long count as empty.
+
+    Args:
+        answer: The answer.
+        secrets: Values to be left out of code and message.
     """
+    if len(answer.body) > PROBLEM_BYTES:
+        return Problem()
     try:
         body = json.loads(answer.body)
     except (ValueError, RecursionError):
         plain = "html" not in answer.headers.get("content-type", "") and b"<" not in answer.body[:1]
-        return Problem("", _line(answer.body.decode(errors="replace")) if plain else "")
+        text = answer.body.decode(errors="replace") if plain else ""
+        return Problem("", _line(text, secrets))
     if not isinstance(body, Mapping):
         return Problem()
     inner = body.get("error")
     if isinstance(inner, Mapping):
-        return Problem(_word(inner.get("code")), _line(inner.get("message")), inner)
+        code, message = _word(inner.get("code"), secrets), _line(inner.get("message"), secrets)
+        return Problem(code, message, inner)
     errors = body.get("errors")
     texts = [item for item in errors if isinstance(item, str)] if isinstance(errors, list) else []
-    code = _word(body.get("code")) or _word(inner)
-    return Problem(code, _line(body.get("message") or inner or "; ".join(texts)), body)
+    code = _word(body.get("code"), secrets) or _word(inner, secrets)
+    return Problem(code, _line(body.get("message") or inner or "; ".join(texts), secrets), body)
 
 
 class ProviderApi:
@@ -119,6 +134,8 @@ class ProviderApi:
     ) -> HttpResponse:
         """Send a request and return its answer if its status is one of ``accept``.
 
+        A body that is sent more than once must be bytes.
+
         Args:
             method: Such as ``"GET"``.
             path: Below the base URL.
@@ -134,11 +151,14 @@ class ProviderApi:
                 repetitions.
         """
         if json_body is not None:
-            arguments["data"] = json.dumps(json_body, ensure_ascii=False).encode()
+            arguments["data"] = json_bytes(json_body)
             arguments["headers"] = {
                 "Content-Type": "application/json",
                 **(arguments.get("headers") or {}),
             }
+
+        if repeat != "never" and not isinstance(arguments.get("data"), bytes | None):
+            raise ValueError("a body that is read while it is sent cannot be sent again")
 
         def once() -> HttpResponse:
             with self.translated(operation):
@@ -225,11 +245,11 @@ class ProviderApi:
 
     def error(self, answer: HttpResponse, *, operation: str) -> ProviderError:
         """Return the error for an answer that was not expected, by its status alone."""
-        status, problem = answer.status, problem_of(answer)
-        said = redact(problem.message or problem.code, self._secrets)
+        status, problem = answer.status, problem_of(answer, self._secrets)
+        said = problem.message or problem.code
         context: dict[str, Any] = {
             "status": status,
-            "request_id": _request_id(answer),
+            "request_id": _request_id(answer, self._secrets),
             "provider": self.provider,
             "operation": operation,
         }
@@ -253,9 +273,9 @@ class ProviderApi:
         return ProviderError(text, retryable=False, **context)
 
     def _asked_to_wait(self, answer: HttpResponse, problem: Problem) -> float | None:
-        seconds = problem.fields.get("retry_after_seconds")
-        if isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds >= 0:
-            return float(seconds)
+        seconds = seconds_of(problem.fields.get("retry_after_seconds"))
+        if seconds is not None:
+            return seconds
         return retry_after_s(answer.headers, now_ms=self.clock.now_ms())
 
     def close(self) -> None:
@@ -263,21 +283,24 @@ class ProviderApi:
         self.http.close()
 
 
-def _request_id(answer: HttpResponse) -> str | None:
+def _request_id(answer: HttpResponse, secrets: Iterable[str]) -> str | None:
     for name in _REQUEST_ID_HEADERS:
         value = answer.headers.get(name)
         if value:
-            return _line(value)
+            return _line(value, secrets)
     return None
 
 
-def _line(text: object) -> str:
+def _line(text: object, secrets: Iterable[str]) -> str:
     """Return a service's text as one short line."""
     if not isinstance(text, str):
         return ""
-    line = _UNPRINTABLE.sub(" ", text).strip()
+    # Before it is shortened, as half a secret would not be found.
+    printable = "".join(char if char.isprintable() else " " for char in redact(text, secrets))
+    line = " ".join(printable.split())
     return line if len(line) <= MESSAGE_LENGTH else line[: MESSAGE_LENGTH - 1] + "…"
 
 
-def _word(text: object) -> str:
-    return text if isinstance(text, str) and re.fullmatch(r"[A-Za-z0-9_.-]{1,80}", text) else ""
+def _word(text: object, secrets: Iterable[str]) -> str:
+    good = isinstance(text, str) and _WORD.fullmatch(text)
+    return redact(str(text), secrets) if good else ""

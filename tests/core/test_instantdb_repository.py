@@ -165,9 +165,9 @@ def test_the_longest_value_that_is_accepted_is_one_that_the_server_takes(store: 
 def test_what_no_store_can_keep_is_refused_before_the_request(store: Store, value: object) -> None:
     store.repository.create(record())
     store.server.clear_requests()
-    with pytest.raises(ConfigurationError, match="cannot be stored"):
+    with pytest.raises(ConfigurationError, match="cannot be sent or stored"):
         store.repository.create(record(number_of(1), params={"secret-1234": value}))
-    with pytest.raises(ConfigurationError, match="cannot be stored"):
+    with pytest.raises(ConfigurationError, match="cannot be sent or stored"):
         store.repository.transition(ID, 0, {"params": {"secret-1234": value}})
     assert store.requests() == []
     assert store.repository.get(ID).rev == 0

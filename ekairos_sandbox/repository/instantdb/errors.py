@@ -18,7 +18,7 @@ from ekairos_sandbox.exceptions import (
     SandboxError,
     SchemaError,
 )
-from ekairos_sandbox.http import HttpResponse
+from ekairos_sandbox.http import HttpResponse, seconds_of
 from ekairos_sandbox.http_errors import TransportError
 
 PUSH_HINT = "run `python -m ekairos_sandbox.repository.instantdb schema push`"
@@ -118,11 +118,8 @@ def _by_type(
         case "permission-denied":
             return RepositoryError(f"{app} does not permit this")
         case "rate-limited":
-            seconds = hint.get("retry-after")
-            given = isinstance(seconds, int | float) and not isinstance(seconds, bool)
             return ServerBusyError(
-                f"{app} gets too many requests",
-                retry_after_s=max(0.0, float(seconds or 0)) if given else None,
+                f"{app} gets too many requests", retry_after_s=seconds_of(hint.get("retry-after"))
             )
         case "timeout":
             return RepositoryUnavailableError(f"{app} took too long; nothing was changed")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 from ekairos_sandbox.exceptions import ConfigurationError
-from ekairos_sandbox.http import HttpResponse
+from ekairos_sandbox.http import HttpResponse, json_bytes
 from ekairos_sandbox.http_errors import TransportError
 from ekairos_sandbox.repository.instantdb.errors import unreachable
 
@@ -35,14 +34,7 @@ def encoded(body: Json) -> bytes:
     Raises:
         ConfigurationError: It holds what the store cannot keep.
     """
-    try:
-        text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        data = text.encode()
-    except (ValueError, RecursionError):
-        data = b"\\u0000"
+    data = json_bytes(body)
     if _NUL.search(data):
-        # Raised here, as the errors above hold the text itself.
-        raise ConfigurationError(
-            "a value cannot be stored: NaN, infinity, NUL or half a character in it, or too deep"
-        )
+        raise ConfigurationError("a value cannot be sent or stored: it holds a NUL character")
     return data
