@@ -10,13 +10,14 @@ import socket
 import ssl
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
 import requests.exceptions
 import urllib3.exceptions
+from helpers.http_server import Server, send, serving
 
 from ekairos_sandbox.exceptions import ConfigurationError
 from ekairos_sandbox.http import (
@@ -33,68 +34,11 @@ TOKEN = "tok-4711-very-secret"
 PAYLOAD = "payload-4711"
 T0 = 1_700_000_000_000
 
-Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Answers as the test says and keeps the headers of what came."""
-
-    daemon_threads = False
-
-    def __init__(self) -> None:
-        self.seen: list[dict[str, str]] = []
-        self.ports: list[int] = []
-        self.lines: list[str] = []
-        self.answer: Answer = plain
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is no error of ours."""
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
-    timeout = 20
-
-    def do_GET(self) -> None:
-        self.server.seen.append({name.lower(): value for name, value in self.headers.items()})
-        self.server.ports.append(self.client_address[1])
-        self.server.lines.append(self.requestline)
-        self.rfile.read(int(self.headers.get("content-length") or 0))
-        self.server.answer(self)
-
-    do_POST = do_GET
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Nothing is logged."""
-
-
-def plain(handler: http.server.BaseHTTPRequestHandler) -> None:
-    send(handler, 200, b'{"a": 1}')
-
-
-def send(
-    handler: http.server.BaseHTTPRequestHandler, status: int, body: bytes, **headers: str
-) -> None:
-    handler.send_response(status)
-    handler.send_header("content-length", str(len(body)))
-    for name, value in headers.items():
-        handler.send_header(name.replace("_", "-"), value)
-    handler.end_headers()
-    handler.wfile.write(body)
-
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture
@@ -468,6 +412,25 @@ def test_a_closed_client_opens_again(client: HttpClient, server: Server) -> None
     client.close()
     client.request("GET", "/")
     assert len(set(server.ports)) == 2
+
+
+def test_closing_closes_connections_although_an_error_still_refers_to_them(
+    client: HttpClient, server: Server
+) -> None:
+    hung_up = threading.Event()
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        send(handler, 200, b"x" * 1001)
+        if handler.rfile.read(1) == b"":
+            hung_up.set()
+        handler.close_connection = True
+
+    server.answer = answer
+    with pytest.raises(TransportError) as held:
+        client.request("GET", "/", max_bytes=1000)
+    client.close()
+    assert hung_up.wait(10)
+    assert held.value.outcome == "unknown"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
