@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from types import TracebackType
@@ -533,7 +533,7 @@ class RaisingService:
         self,
         *,
         apply: bool = False,
-        destroy_unrecorded: bool = False,
+        destroy_unrecorded: bool | Collection[str] = False,
         providers: Sequence[str] | None = None,
     ) -> ReconcileReport:
         """Compare the records with what the providers have, and settle what a crash left behind.
@@ -545,7 +545,9 @@ class RaisingService:
 
         Args:
             apply: Do it.
-            destroy_unrecorded: With ``apply``: also destroy sandboxes without a record.
+            destroy_unrecorded: With ``apply``: also destroy sandboxes without a record, all of them
+                (True) or those with these durable ids. With True only such as were made after
+                the oldest record: an emptied store must not end everything.
             providers: Only these; None means every provider that a record names.
 
         Raises:

@@ -7,12 +7,13 @@ a compare-and-set, so two reconcilers, or one beside living programs, do no harm
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from ekairos_sandbox.exceptions import (
     RecordConflictError,
     RecordNotFoundError,
+    RepositoryError,
     SandboxError,
     SandboxGoneError,
 )
@@ -34,7 +35,11 @@ class Reconciler:
         self._ending = ending
 
     def run(
-        self, *, apply: bool, destroy_unrecorded: bool, providers: Sequence[str] | None
+        self,
+        *,
+        apply: bool,
+        destroy_unrecorded: bool | Collection[str],
+        providers: Sequence[str] | None,
     ) -> ReconcileReport:
         """See ``RaisingService.reconcile``."""
         self._ledger.repository.check(acting=apply)
@@ -45,7 +50,10 @@ class Reconciler:
             listings[name] = self._listing(name, actions)
         checked = 0
         settled: set[str] = set()
+        oldest: SandboxRecord | None = None
         for record in self._ledger.repository.iterate(RecordQuery(limit=500)):
+            if oldest is None or record.created_at < oldest.created_at:
+                oldest = record
             if listings.get(record.provider) is None:
                 continue
             checked += 1
@@ -53,11 +61,12 @@ class Reconciler:
             if action is not None:
                 actions.append(action)
                 settled.add(record.id)
+        strays = _Strays(self._ledger, oldest, destroy_unrecorded)
         for name, found in listings.items():
             for info in (found or {}).values():
                 if info.tags is not None and info.tags.sandbox_id in settled:
                     continue
-                action = self._unaccounted(name, info, apply=apply, destroy=destroy_unrecorded)
+                action = self._unaccounted(name, info, strays, apply=apply)
                 if action is not None:
                     actions.append(action)
         return ReconcileReport(tuple(actions), checked, apply)
@@ -189,7 +198,7 @@ class Reconciler:
         return False
 
     def _unaccounted(
-        self, name: str, info: SandboxInfo, *, apply: bool, destroy: bool
+        self, name: str, info: SandboxInfo, strays: _Strays, *, apply: bool
     ) -> ReconcileAction | None:
         """Judge a sandbox with our mark by the record that its tags name."""
         tags = info.tags
@@ -201,10 +210,25 @@ class Reconciler:
             action = ReconcileAction(
                 "unrecorded", tags.sandbox_id, name, info.external_id, "it has no record"
             )
-            allowed = apply and destroy
+        except SandboxError as error:
+            return ReconcileAction(
+                "skipped",
+                tags.sandbox_id,
+                name,
+                info.external_id,
+                "its record cannot be read",
+                error=str(error),
+            )
         else:
             return self._leftover(name, info, tags, record, apply=apply)
-        return self._carry_out(action, (lambda: self._destroy(name, info)) if allowed else None)
+        if not apply or not strays.meant(tags.sandbox_id):
+            return action
+
+        def settle() -> None:
+            strays.verify(tags.sandbox_id, info.created_at)
+            self._destroy(name, info)
+
+        return self._carry_out(action, settle)
 
     def _leftover(
         self, name: str, info: SandboxInfo, tags: Tags, record: SandboxRecord, *, apply: bool
@@ -255,6 +279,46 @@ class Reconciler:
             action.detail,
             applied,
             problem,
+        )
+
+
+class _Strays:
+    """Which sandboxes without a record may be destroyed.
+
+    A record is written before its sandbox is made, so a sandbox that has none lost it. Where many
+    did, it is the store that was emptied, restored or exchanged, and nothing in it speaks against
+    destroying all that runs. So a store is believed only about the time that it remembers: it
+    must still have a record that is older than the sandbox.
+    """
+
+    def __init__(
+        self, ledger: Ledger, oldest: SandboxRecord | None, which: bool | Collection[str]
+    ) -> None:
+        self._ledger = ledger
+        self._oldest = oldest
+        self._all = which is True
+        self._named = frozenset() if isinstance(which, bool) else frozenset(which)
+
+    def meant(self, sandbox_id: str) -> bool:
+        return self._all or sandbox_id in self._named
+
+    def verify(self, sandbox_id: str, created_at: int | None) -> None:
+        """Raise unless this one was named, or the store remembers the time when it was made."""
+        if sandbox_id in self._named:
+            return
+        oldest = self._oldest
+        if oldest is not None and (created_at is None or oldest.created_at <= created_at):
+            # It may have been emptied since.
+            self._ledger.get(oldest.id)
+            return
+        raise RepositoryError(
+            "the record store remembers nothing from the time when it was made: it may have been "
+            "emptied, restored or exchanged since",
+            sandbox_id=sandbox_id,
+            hint=(
+                "look for the right store or its backup; to destroy the sandbox all the same, "
+                f"pass destroy_unrecorded=[{sandbox_id!r}]"
+            ),
         )
 
 

@@ -28,7 +28,7 @@ from ekairos_sandbox import (
     hookimpl,
 )
 from ekairos_sandbox.models import SandboxRecord, SandboxState
-from ekairos_sandbox.provider import CreateSpec, Tags
+from ekairos_sandbox.provider import CreateSpec, ProviderContext, Tags
 from ekairos_sandbox.repository.sqlite import SqliteSandboxRepository
 
 ID = "6f1d7c2e-0c1a-4f5e-9d55-1f0d3a7b9c21"
@@ -668,7 +668,7 @@ def test_sandbox_without_a_record_is_reported_and_destroyed_only_when_told(bench
     bench.create()
     owner = bench.state().owner
     stray = Tags(owner, "00000000-0000-4000-8000-000000000000", 1)
-    provider = MemoryProvider(bench.world)
+    provider = MemoryProvider(bench.world, ProviderContext(clock=bench.clock))
     provider.create(CreateSpec("stray", stray, MemoryOptions(), 10))
     assert [(a.kind, a.applied) for a in bench.service.reconcile(apply=True).actions] == [
         ("unrecorded", False)

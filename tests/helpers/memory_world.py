@@ -49,6 +49,7 @@ class Machine:
     tags: Tags | None
     home: Path
     running: bool = True
+    created_at: int | None = None
 
 
 @dataclass
@@ -160,7 +161,8 @@ class MemoryProvider(Provider[MemoryOptions]):
                 number = next(self.world.ids)
                 home = self.world.folder / f"machine-{number}"
                 home.mkdir(parents=True)
-                machine = Machine(spec.name, f"m{number}", spec.tags, home)
+                now = self.context.clock.now_ms()
+                machine = Machine(spec.name, f"m{number}", spec.tags, home, created_at=now)
                 self.world.machines[spec.name] = machine
                 return MemoryConnection(self.world, machine)
             ownership = may_adopt(spec, self._info(machine))
@@ -236,7 +238,9 @@ class MemoryProvider(Provider[MemoryOptions]):
     @staticmethod
     def _info(machine: Machine) -> SandboxInfo:
         state: Literal["running", "stopped"] = "running" if machine.running else "stopped"
-        return SandboxInfo(machine.name, machine.external_id, state, machine.tags)
+        return SandboxInfo(
+            machine.name, machine.external_id, state, machine.tags, machine.created_at
+        )
 
 
 class ManualClock:

@@ -23,6 +23,8 @@ from ekairos_sandbox.retry import RetryPolicy, retrying
 
 DEFAULT_BASE_URL = "https://api.instantdb.com"
 POLICY = RetryPolicy(attempts=5, budget_s=60.0, base_s=0.2, cap_s=10.0)
+DEADLINE_S = 120.0
+"""How long one request may take, however its answer trickles in."""
 
 Step = list[Json]
 
@@ -99,10 +101,12 @@ class InstantClient:
         Names that the app does not know find nothing, except in ``order``.
         """
         body = {"query": query, "inference?": False}
-        found: dict[str, list[dict[str, Json]]] = self.call(
-            "POST", "/admin/query", body, replay_safe=True
-        )
-        return found
+        names = [name for name in query if not name.startswith("$$")]
+
+        def whole(answer: dict[str, Json]) -> bool:
+            return all(_are_rows(answer.get(name)) for name in names)
+
+        return self.call("POST", "/admin/query", body, replay_safe=True, expect=whole)
 
     def transact(
         self, steps: Sequence[Step], *, replay_safe: bool = False, retry: bool = True
@@ -124,13 +128,20 @@ class InstantClient:
             RepositoryUnavailableError: ``outcome="unknown"`` if it may have been carried out.
         """
         body = {"steps": list(steps), "throw-on-missing-attrs?": True}
-        answer = self.call("POST", "/admin/transact", body, replay_safe=replay_safe, retry=retry)
-        return answer.get("tx-id")
+        answer = self.call(
+            "POST",
+            "/admin/transact",
+            body,
+            replay_safe=replay_safe,
+            retry=retry,
+            expect=_has("tx-id"),
+        )
+        return answer["tx-id"]
 
     def schema(self) -> dict[str, Json]:
         """Return the app's schema: attributes under ``blobs``, links under ``refs``."""
-        answer = self.call("GET", f"{self._app}/schema", replay_safe=True)
-        return dict(answer.get("schema") or {})
+        answer = self.call("GET", f"{self._app}/schema", replay_safe=True, expect=_has("schema"))
+        return dict(answer["schema"] or {})
 
     def plan_schema(self, schema: Mapping[str, Json]) -> dict[str, Json]:
         """Return what pushing a schema would do; changes nothing."""
@@ -150,7 +161,8 @@ class InstantClient:
 
     def rules(self) -> Json:
         """Return the app's rule document, or None if it has none."""
-        return self.call("GET", f"{self._app}/perms", replay_safe=True).get("perms")
+        answer = self.call("GET", f"{self._app}/perms", replay_safe=True, expect=_has("perms"))
+        return answer["perms"]
 
     def replace_rules(self, code: Mapping[str, Json]) -> None:
         """Replace the whole rule document."""
@@ -164,8 +176,13 @@ class InstantClient:
         *,
         replay_safe: bool,
         retry: bool = True,
+        expect: Callable[[dict[str, Json]], bool] = lambda answer: True,
     ) -> dict[str, Json]:
-        """Send a JSON request and return the answer's object; see ``transact``."""
+        """Send a JSON request and return the answer's object; see ``transact``.
+
+        An answer that is not as ``expect`` wants it comes from something else than InstantDB, and
+        counts as none.
+        """
         headers = {"app-id": self.app_id}
         data = None
         if body is not None:
@@ -173,7 +190,8 @@ class InstantClient:
             data = encoded(body)
 
         def once() -> dict[str, Json]:
-            return parsed(self.send(method, path, headers=headers, data=data))
+            answer = self.send(method, path, headers=headers, data=data, deadline_s=DEADLINE_S)
+            return parsed(answer, expect)
 
         return self.repeated(once, replay_safe=replay_safe) if retry else once()
 
@@ -240,7 +258,8 @@ class InstantClient:
             "check_types": True,
             "supports_background_updates": True,
         }
-        return self.call("POST", f"{self._app}/schema/push/{step}", body, replay_safe=True)
+        path = f"{self._app}/schema/push/{step}"
+        return self.call("POST", path, body, replay_safe=True, expect=_has("steps"))
 
 
 def client_of(db: object) -> InstantClient:
@@ -265,6 +284,14 @@ def client_of(db: object) -> InstantClient:
             "this Instant client has no admin token", hint="set INSTANT_APP_ADMIN_TOKEN"
         )
     return InstantClient(app_id, token, base_url=base_url)
+
+
+def _has(key: str) -> Callable[[dict[str, Json]], bool]:
+    return lambda answer: key in answer
+
+
+def _are_rows(value: Json) -> bool:
+    return isinstance(value, list) and all(isinstance(row, dict) and "id" in row for row in value)
 
 
 def may_repeat(error: SandboxError) -> bool:

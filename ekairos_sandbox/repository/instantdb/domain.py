@@ -122,7 +122,8 @@ def push_rules(db: object) -> bool:
     if wanted == current:
         return False
     client.replace_rules(wanted)
-    if _closed(client.rules()) != client.rules():
+    now = client.rules()
+    if _closed(now) != now:
         raise ConfigurationError(
             "the app's rules were replaced by somebody else", hint="push the rules again"
         )

@@ -65,16 +65,15 @@ class InstantFiles:
         def once() -> dict[str, Any]:
             if rewind is not None:
                 rewind()
-            return parsed(
-                self._client.send("PUT", "/admin/storage/upload", headers=headers, data=data)
-            )
+            answer = self._client.send("PUT", "/admin/storage/upload", headers=headers, data=data)
+            return parsed(answer, _names_a_file)
 
         if isinstance(data, bytes) or rewind is not None:
             answer = self._client.repeated(once, replay_safe=True)
         else:
             answer = once()
-        stored = answer.get("data") or {}
-        return InstantFile(str(stored.get("id")), path, stored.get("size"), content_type)
+        stored = answer["data"]
+        return InstantFile(stored["id"], path, stored.get("size"), content_type)
 
     def list(self, path: str | None = None) -> list[InstantFile]:
         """Return the stored files, or the one that has this path."""
@@ -118,6 +117,11 @@ class InstantFiles:
             "POST", "/admin/storage/files/delete", body, replay_safe=True
         ).get("data")
         return len((answer or {}).get("ids") or ())
+
+
+def _names_a_file(answer: dict[str, Any]) -> bool:
+    stored = answer.get("data")
+    return isinstance(stored, dict) and "id" in stored
 
 
 def _rewinder(file: BinaryIO) -> Callable[[], object] | None:

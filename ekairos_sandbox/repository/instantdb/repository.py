@@ -83,7 +83,11 @@ class InstantSandboxRepository(SandboxRepository):
         return record
 
     def get(self, sandbox_id: str) -> SandboxRecord:
-        """See ``SandboxRepository.get``. One request, two if another program changed it."""
+        """See ``SandboxRepository.get``. One request, two if another program changed it.
+
+        Raises:
+            SchemaError: Also where nothing can be found, because the app lacks the schema.
+        """
         sandbox_id = sandbox_id.lower()
         self._seen.drop(sandbox_id)
         row, fence = self._look(sandbox_id, order="desc")
@@ -93,6 +97,8 @@ class InstantSandboxRepository(SandboxRepository):
             # between the two reads. A second look at the record is later than that fence.
             row, _ = self._look(sandbox_id, order="desc")
         if row is None:
+            # An app without the schema finds nothing and does not say why.
+            check(self.client)
             raise _not_found(sandbox_id)
         record = records.parse_record(row, proven or 0)
         self._seen.put(record, self._clock.monotonic())

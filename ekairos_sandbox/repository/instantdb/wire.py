@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from ekairos_sandbox.exceptions import ConfigurationError
@@ -15,16 +16,22 @@ Json = Any
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 
-def parsed(answer: HttpResponse) -> dict[str, Json]:
-    """Return an answer's JSON object; anything else leaves open what was done."""
+def parsed(
+    answer: HttpResponse, expect: Callable[[dict[str, Json]], bool] = lambda body: True
+) -> dict[str, Json]:
+    """Return an answer's JSON object if it is as expected.
+
+    Raises:
+        RepositoryUnavailableError: It is something else; that leaves open what was done.
+    """
     try:
         body = answer.json()
     except TransportError as error:
         problem = unreachable(error)
     else:
-        if isinstance(body, dict):
+        if isinstance(body, dict) and expect(body):
             return body
-        problem = unreachable(TransportError("the answer is no JSON object"))
+        problem = unreachable(TransportError("the answer is not one of InstantDB"))
     raise problem
 
 
