@@ -13,7 +13,8 @@ PYPROJECTS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
 .PHONY: help demo test check soak lint format types bench clean
 
 help:
-	@echo "make demo    run the main job with the local provider, no account needed"
+	@echo "make demo    run the main job with the local provider, no account needed; STORE=instantdb"
+	@echo "             keeps its records in an InstantDB app on a server that runs here"
 	@echo "make test    run the tests (loopback only)"
 	@echo "make check   lint, types, all tests, official clients, packaging"
 	@echo "make soak    thousands of faults, races and load; up to ten minutes"
@@ -28,7 +29,7 @@ $(VENV)/.ready: $(PYPROJECTS)
 	@touch $@
 
 demo: $(VENV)/.ready
-	@$(BIN)/python docs/examples/demo.py
+	@STORE='$(STORE)' $(BIN)/python docs/examples/demo.py
 
 test: $(VENV)/.ready
 	$(BIN)/pytest -m "not live and not packaging and not oracle and not slow and not soak"

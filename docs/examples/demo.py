@@ -1,12 +1,19 @@
-"""The main job of the library in one minute, with no account: run it with ``make demo``."""
+"""The main job of the library in one minute, with no account: run it with ``make demo``.
+
+Records are in a SQLite file, or with ``make demo STORE=instantdb`` in an InstantDB app on a server
+that runs here, which shows each request of the protocol.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ekairos_sandbox import RaisingSandbox, SandboxService, UnsupportedOperationError
@@ -16,6 +23,7 @@ import math, sys
 digits = str(math.factorial(1000))
 print(f"1000! has {len(digits)} digits, says Python {sys.version.split()[0]}")
 """
+SERVERS = Path(__file__).resolve().parents[2] / "tests"
 LONG_COMMAND = "for i in 1 2 3; do echo step $i; sleep 1; done; echo finished"
 
 started = float(os.environ.setdefault("DEMO_STARTED", str(time.monotonic())))
@@ -76,15 +84,38 @@ def second_process() -> None:
         say("destroyed it", "nothing is left")
 
 
+@contextlib.contextmanager
+def instantdb() -> Iterator[dict[str, str]]:
+    """Serve an app with the schema; return the variables that lead to it."""
+    command = [sys.executable, "-m", "servers.instantdb", "--schema", "sandbox", "--log"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=SERVERS, text=True, stdin=pipe, stdout=pipe) as server:
+        app = json.loads(server.stdout.readline())
+        say("an InstantDB server is at", app["url"])
+        yield {
+            "EKAIROS_SANDBOX_STORE": "instantdb",
+            "INSTANT_APP_ID": app["app_id"],
+            "INSTANT_APP_ADMIN_TOKEN": app["admin_token"],
+            "INSTANT_API_URI": app["url"],
+        }
+        server.stdin.close()
+
+
 def main() -> int:
-    """Run both processes over one record file."""
+    """Run both processes over one record store."""
+    store = os.environ.get("STORE") or "sqlite"
+    if store not in ("sqlite", "instantdb"):
+        print("STORE is sqlite (the default) or instantdb", file=sys.stderr)
+        return 2
     with tempfile.TemporaryDirectory(prefix="ekairos-demo-") as folder:
-        os.environ["EKAIROS_SANDBOX_STORE"] = f"sqlite:///{folder}/sandboxes.db"
-        os.environ["DEMO_IDS"] = f"{folder}/ids"
-        for step in ("first", "second"):
-            done = subprocess.run([sys.executable, __file__, step], check=False)
-            if done.returncode:
-                return done.returncode
+        sqlite = {"EKAIROS_SANDBOX_STORE": f"sqlite:///{folder}/sandboxes.db"}
+        with instantdb() if store == "instantdb" else contextlib.nullcontext(sqlite) as variables:
+            environ = {**os.environ, **variables, "DEMO_IDS": f"{folder}/ids"}
+            for step in ("first", "second"):
+                words = [sys.executable, __file__, step]
+                done = subprocess.run(words, env=environ, check=False)
+                if done.returncode:
+                    return done.returncode
     print("done")
     return 0
 

@@ -50,6 +50,12 @@ def test_demo_does_the_main_job() -> None:
     assert "note:" not in output
 
 
+def test_demo_shows_the_protocol_of_instantdb() -> None:
+    output = _demo(STORE="instantdb")
+    _check(output)
+    assert "an InstantDB server is at" in output
+
+
 def test_demo_says_why_and_goes_on_where_user_namespaces_are_forbidden() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # a root caller's sandboxes run as another user

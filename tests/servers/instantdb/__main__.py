@@ -11,11 +11,19 @@ from types import FrameType
 from typing import Any
 
 from servers.instantdb.sandbox_schema import SANDBOX_SCHEMA
-from servers.instantdb.server import InstantServer
+from servers.instantdb.server import InstantServer, Recorded
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     raise SystemExit(0)
+
+
+def _log(seen: Recorded) -> None:
+    """Print what a request is about, without its values."""
+    body = json.loads(seen.body) if seen.body[:1] == b"{" else {}
+    steps = (f"{step[0]} {step[1]}" for step in body.get("steps", ()))
+    what = ", ".join([*steps, *body.get("query", ())])
+    print(f"    {seen.status} {seen.method} {seen.path}  {what}", file=sys.stderr, flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="sandbox|FILE",
         help="create the app with the sandbox schema, or with a schema document from a JSON file",
     )
+    parser.add_argument("--log", action="store_true", help="print a line for each request")
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     options = parser.parse_args(argv)
     document: Any = None
@@ -37,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     with InstantServer(options.port) as server:
         app = server.create_app(document, title="demo")
         hello = {"url": server.url, "app_id": app.id, "admin_token": app.admin_token}
+        if options.log:
+            server.recording, server.on_request = False, _log
         print(json.dumps(hello), flush=True)
         try:
             while sys.stdin.buffer.read(4096):

@@ -48,6 +48,7 @@ class InstantServer:
         url: What a client takes as its API address.
         faults: What shall go wrong; see ``Faults``.
         requests: Every request in the order of the answers, unless ``recording`` is off.
+        on_request: Called with every request before its answer is sent.
         internal_errors: Tracebacks of mistakes in this server; tests want it empty.
         apps: The apps themselves, and switches of the whole service.
     """
@@ -57,6 +58,7 @@ class InstantServer:
         self.faults = Faults()
         self.requests: list[Recorded] = []
         self.recording = True
+        self.on_request: Callable[[Recorded], object] = lambda seen: None
         self.internal_errors: list[str] = []
         self._overlaps = Overlaps()
         self._routes = Routes(self.apps, self._overlaps)
@@ -182,6 +184,7 @@ class InstantServer:
             self._counts[f"{request.method} {request.path}"] += 1
             if self.recording:
                 self.requests.append(recorded)
+        self.on_request(recorded)
         return result
 
     def _handle(self, request: Request) -> Response:
