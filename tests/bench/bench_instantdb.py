@@ -82,9 +82,7 @@ def _cpu(repository: InstantSandboxRepository, app: dict[str, str]) -> Iterator[
             "query": (lambda: client.query(query), lambda: db.query(query)),
             "transact": (
                 lambda: client.transact([step]),
-                lambda: db.transact(
-                    [db.tx.sandbox_sandboxes[ID].update(values, {"upsert": False})]
-                ),
+                lambda: db.transact([boxes[ID].update(values, {"upsert": False})]),
             ),
         }
         for name, (ours, theirs) in pairs.items():
