@@ -179,7 +179,11 @@ class SandboxRecord(BaseModel):
         params = dict(changes.get("params", self.params or {}))
         state = params.get(STATE_KEY)
         params[STATE_KEY] = {**(state if isinstance(state, Mapping) else {"v": 1}), "rev": rev}
-        return self.model_copy(update={**changes, "params": lower_uuids(params)})
+        return self.model_copy(update=lower_uuids({**changes, "params": params}))
+
+    def canonical(self) -> SandboxRecord:
+        """Return the record as every store keeps it: UUID texts in lower case, its id's too."""
+        return self.model_copy(update=lower_uuids(dict(self)))
 
 
 class RecordChanges(TypedDict, total=False):
@@ -219,6 +223,12 @@ class RecordQuery(_Model):
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
+
+    @field_validator("provider", "purpose")
+    @classmethod
+    def _as_stored(cls, value: str | None) -> str | None:
+        found: str | None = lower_uuids(value)
+        return found
 
 
 def lower_uuids(value: Any) -> Any:

@@ -13,7 +13,8 @@ class SandboxRepository(ABC):
     """Keeps records. Safe to use from several threads, processes and forked children.
 
     Every change of a record after its creation is a transition: a compare-and-set on the record's
-    revision. Errors of the layer below are mapped to ``RepositoryError`` and its subclasses.
+    revision. Errors of the layer below are mapped to ``RepositoryError`` and its subclasses. Ids
+    are taken in any case; UUID texts are kept in lower case wherever they stand in a record.
     """
 
     @property

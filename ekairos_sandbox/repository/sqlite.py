@@ -33,7 +33,7 @@ from ekairos_sandbox.exceptions import (
     SchemaError,
 )
 from ekairos_sandbox.forks import pause_for_fork
-from ekairos_sandbox.models import RecordChanges, RecordQuery, SandboxRecord, lower_uuids
+from ekairos_sandbox.models import RecordChanges, RecordQuery, SandboxRecord
 from ekairos_sandbox.repository.base import SandboxRepository
 from ekairos_sandbox.results import RecordPage
 
@@ -90,7 +90,7 @@ class SqliteSandboxRepository(SandboxRepository):
 
     def create(self, record: SandboxRecord) -> SandboxRecord:
         """See ``SandboxRepository.create``."""
-        record = record.model_copy(update={"params": lower_uuids(record.params)})
+        record = record.canonical()
         with self._writing() as db:
             try:
                 db.execute(
@@ -107,12 +107,13 @@ class SqliteSandboxRepository(SandboxRepository):
     def get(self, sandbox_id: str) -> SandboxRecord:
         """See ``SandboxRepository.get``."""
         with self._reading() as db:
-            return _get(db, sandbox_id)
+            return _get(db, sandbox_id.lower())
 
     def transition(
         self, sandbox_id: str, expected_rev: int, changes: RecordChanges
     ) -> SandboxRecord:
         """See ``SandboxRepository.transition``."""
+        sandbox_id = sandbox_id.lower()
         with self._writing() as db:
             record = _get(db, sandbox_id)
             if record.rev != expected_rev:
@@ -152,7 +153,7 @@ class SqliteSandboxRepository(SandboxRepository):
     def delete(self, sandbox_id: str) -> None:
         """See ``SandboxRepository.delete``."""
         with self._writing() as db:
-            db.execute("DELETE FROM sandboxes WHERE id = ?", (sandbox_id,))
+            db.execute("DELETE FROM sandboxes WHERE id = ?", (sandbox_id.lower(),))
 
     def check(self, *, acting: bool = True) -> None:
         """Verify that the file is intact and, if ``acting``, stands where it was made.

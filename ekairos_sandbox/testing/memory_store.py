@@ -14,7 +14,7 @@ from ekairos_sandbox.exceptions import (
     RecordNotFoundError,
     SchemaError,
 )
-from ekairos_sandbox.models import RecordChanges, RecordQuery, SandboxRecord, lower_uuids
+from ekairos_sandbox.models import RecordChanges, RecordQuery, SandboxRecord
 from ekairos_sandbox.repository.base import SandboxRepository
 from ekairos_sandbox.results import RecordPage
 
@@ -40,7 +40,7 @@ class MemorySandboxRepository(SandboxRepository):
 
     def create(self, record: SandboxRecord) -> SandboxRecord:
         """See ``SandboxRepository.create``."""
-        record = record.model_copy(update={"params": lower_uuids(record.params)})
+        record = record.canonical()
         with self._lock:
             if record.id in self.stored:
                 raise IdConflictError(
@@ -51,6 +51,7 @@ class MemorySandboxRepository(SandboxRepository):
 
     def get(self, sandbox_id: str) -> SandboxRecord:
         """See ``SandboxRepository.get``."""
+        sandbox_id = sandbox_id.lower()
         with self._lock:
             text = self.stored.get(sandbox_id)
         if text is None:
@@ -61,6 +62,7 @@ class MemorySandboxRepository(SandboxRepository):
         self, sandbox_id: str, expected_rev: int, changes: RecordChanges
     ) -> SandboxRecord:
         """See ``SandboxRepository.transition``."""
+        sandbox_id = sandbox_id.lower()
         with self._lock:
             record = self.get(sandbox_id)
             if record.rev != expected_rev:
@@ -95,7 +97,7 @@ class MemorySandboxRepository(SandboxRepository):
     def delete(self, sandbox_id: str) -> None:
         """See ``SandboxRepository.delete``."""
         with self._lock:
-            self.stored.pop(sandbox_id, None)
+            self.stored.pop(sandbox_id.lower(), None)
 
     def check(self, *, acting: bool = True) -> None:
         """Do nothing: it is always complete, and the only one."""

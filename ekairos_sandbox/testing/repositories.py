@@ -214,6 +214,29 @@ class RepositoryConformance:
         record = repository.create(new_record(status="hibernating"))
         assert repository.get(record.id).status == "hibernating"
 
+    def test_an_id_is_taken_in_any_case(self, repository: SandboxRepository) -> None:
+        upper = str(uuid.uuid4()).upper()
+        made = repository.create(new_record(id=upper))
+        assert made.id == upper.lower()
+        assert repository.get(upper) == made == repository.get(upper.lower())
+        assert repository.transition(upper, 0, {"status": "active"}).id == upper.lower()
+        repository.delete(upper)
+        with pytest.raises(RecordNotFoundError):
+            repository.get(upper.lower())
+
+    def test_uuid_texts_are_lower_case_in_every_attribute(
+        self, repository: SandboxRepository
+    ) -> None:
+        upper = str(uuid.uuid4()).upper()
+        made = repository.create(new_record(external_sandbox_id=upper, purpose=upper))
+        assert made == repository.get(made.id)
+        assert (made.external_sandbox_id, made.purpose) == (upper.lower(), upper.lower())
+        changed = repository.transition(made.id, 0, {"external_sandbox_id": upper})
+        assert changed == repository.get(made.id)
+        assert changed.external_sandbox_id == upper.lower()
+        found = repository.list(RecordQuery(purpose=upper)).records
+        assert [record.id for record in found] == [made.id]
+
     def test_uuid_texts_in_params_are_lower_case_wherever_they_stand(
         self, repository: SandboxRepository
     ) -> None:

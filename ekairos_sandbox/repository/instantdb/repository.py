@@ -24,7 +24,7 @@ from ekairos_sandbox.exceptions import (
     SchemaError,
 )
 from ekairos_sandbox.forks import reset_in_child
-from ekairos_sandbox.models import RecordChanges, RecordQuery, SandboxRecord, lower_uuids
+from ekairos_sandbox.models import RecordChanges, RecordQuery, SandboxRecord
 from ekairos_sandbox.repository.base import SandboxRepository
 from ekairos_sandbox.repository.instantdb import records
 from ekairos_sandbox.repository.instantdb.client import Step, client_of
@@ -66,9 +66,7 @@ class InstantSandboxRepository(SandboxRepository):
 
     def create(self, record: SandboxRecord) -> SandboxRecord:
         """See ``SandboxRepository.create``."""
-        record = record.model_copy(
-            update={"id": record.id.lower(), "params": lower_uuids(record.params)}
-        )
+        record = record.canonical()
         step: Step = ["create", SANDBOXES, record.id, records.new_row(record)]
         obstacle = self._write(record.id, record.rev, [step])
         if obstacle is not None and obstacle.record is None:
