@@ -281,6 +281,21 @@ def test_under_every_fault_neither_token_nor_payload_is_shown(
     assert PAYLOAD not in text
 
 
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.lower())
+def test_no_variable_that_a_traceback_can_show_holds_the_token(store: Store, fault: Fault) -> None:
+    store.server.faults.add(fault, times=None)
+    for call in (
+        lambda: store.repository.create(record()),
+        lambda: store.repository.get(ID),
+        lambda: store.client.files.upload("path", b"x"),
+        lambda: store.repository.check(),
+    ):
+        seen = traceback.TracebackException.from_exception(raised(call), capture_locals=True)
+        ours = [frame.locals for frame in seen.stack if "/tests/" not in frame.filename]
+        assert ours
+        assert store.app.admin_token not in repr(ours)
+
+
 def test_refusals_that_echo_the_request_do_not_show_it(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

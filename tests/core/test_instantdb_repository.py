@@ -131,6 +131,20 @@ def test_ids_are_lower_case_however_they_are_given(store: Store) -> None:
     assert store.rows() == []
 
 
+@pytest.mark.parametrize("malformed", ["nope", "", f"{ID}x", ID.replace("-", "")])
+def test_an_id_that_is_no_uuid_is_refused_before_the_request(store: Store, malformed: str) -> None:
+    store.server.clear_requests()
+    for call in (
+        lambda: store.repository.get(malformed),
+        lambda: store.repository.create(record(malformed)),
+        lambda: store.repository.transition(malformed, 0, {"status": "active"}),
+        lambda: store.repository.delete(malformed),
+    ):
+        with pytest.raises(ConfigurationError, match="is a UUID like"):
+            call()
+    assert store.requests() == []
+
+
 def test_only_what_changed_is_written_so_that_foreign_attributes_survive(store: Store) -> None:
     store.repository.create(record())
     store.client.transact(

@@ -90,22 +90,27 @@ def state() -> Iterator[Path]:
 @pytest.mark.skipif(sys.platform != "linux", reason="the provider local is for Linux")
 def test_a_sandbox_lives_by_its_record(client: InstantClient, state: Path) -> None:
     environ = {**os.environ, "EKAIROS_SANDBOX_LOCAL_STATE": str(state / "local")}
-    with SandboxService(InstantSandboxRepository(client), environ=environ) as service:
+    repository = InstantSandboxRepository(client)
+    sandbox_id = str(uuid.uuid4())
+    with SandboxService(repository, environ=environ) as service:
+        verbs = service.raising
         try:
-            sandbox = service.raising.create_sandbox(provider="local", params={"live": True})
-        except SandboxError as error:
-            pytest.skip(f"no local sandbox here: {error}")
-        try:
-            result = sandbox.run_command("sh", ["-c", "echo out; echo err >&2; exit 3"])
+            made = service.create_sandbox(
+                provider="local", params={"live": True}, sandbox_id=sandbox_id
+            )
+            if not made.ok:
+                pytest.skip(f"no local sandbox here: {made.error}")
+            result = verbs.run_command(sandbox_id, "sh", ["-c", "echo out; echo err >&2; exit 3"])
             assert (result.output, result.error, result.exit_code) == ("out\n", "err\n", 3)
             with SandboxService(InstantSandboxRepository(client), environ=environ) as other:
-                record = other.raising.get_record(sandbox.sandbox_id)
+                record = other.raising.get_record(sandbox_id)
                 assert (record.status, record.user_params["live"]) == ("active", True)
-                assert other.raising.run_command(sandbox.sandbox_id, "true").success
+                assert other.raising.run_command(sandbox_id, "true").success
+            verbs.destroy_sandbox(sandbox_id)
+            assert verbs.get_record(sandbox_id).status == "shutdown"
         finally:
-            sandbox.destroy()
-            assert service.raising.get_record(sandbox.sandbox_id).status == "shutdown"
-            InstantSandboxRepository(client).delete(sandbox.sandbox_id)
+            service.destroy_sandbox(sandbox_id)
+            repository.delete(sandbox_id)
 
 
 def test_files_are_kept(client: InstantClient) -> None:

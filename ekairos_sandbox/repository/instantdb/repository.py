@@ -24,7 +24,12 @@ from ekairos_sandbox.exceptions import (
     SchemaError,
 )
 from ekairos_sandbox.forks import reset_in_child
-from ekairos_sandbox.models import RecordChanges, RecordQuery, SandboxRecord
+from ekairos_sandbox.models import (
+    RecordChanges,
+    RecordQuery,
+    SandboxRecord,
+    check_sandbox_id,
+)
 from ekairos_sandbox.repository.base import SandboxRepository
 from ekairos_sandbox.repository.instantdb import records
 from ekairos_sandbox.repository.instantdb.client import Step, client_of
@@ -66,6 +71,7 @@ class InstantSandboxRepository(SandboxRepository):
 
     def create(self, record: SandboxRecord) -> SandboxRecord:
         """See ``SandboxRepository.create``."""
+        check_sandbox_id(record.id)
         record = record.canonical()
         step: Step = ["create", SANDBOXES, record.id, records.new_row(record)]
         obstacle = self._write(record.id, record.rev, [step])
@@ -86,7 +92,7 @@ class InstantSandboxRepository(SandboxRepository):
         Raises:
             SchemaError: Also where nothing can be found, because the app lacks the schema.
         """
-        sandbox_id = sandbox_id.lower()
+        sandbox_id = check_sandbox_id(sandbox_id)
         self._seen.drop(sandbox_id)
         row, fence = self._look(sandbox_id, order="desc")
         proven = records.rev_of(fence["key"]) if fence else None
@@ -106,7 +112,7 @@ class InstantSandboxRepository(SandboxRepository):
         self, sandbox_id: str, expected_rev: int, changes: RecordChanges
     ) -> SandboxRecord:
         """See ``SandboxRepository.transition``. One request if this thread read the record."""
-        sandbox_id = sandbox_id.lower()
+        sandbox_id = check_sandbox_id(sandbox_id)
         record = self._seen.get(sandbox_id, expected_rev, self._clock.monotonic())
         if record is None:
             record = self.get(sandbox_id)
@@ -151,7 +157,7 @@ class InstantSandboxRepository(SandboxRepository):
 
     def delete(self, sandbox_id: str) -> None:
         """See ``SandboxRepository.delete``. Its fences go with it."""
-        sandbox_id = sandbox_id.lower()
+        sandbox_id = check_sandbox_id(sandbox_id)
         self._seen.drop(sandbox_id)
         left = [["delete", FENCES, fence["id"]] for fence in self._fences(sandbox_id)]
         self.client.transact([["delete", SANDBOXES, sandbox_id], *left], replay_safe=True)
