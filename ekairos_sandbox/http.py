@@ -38,6 +38,7 @@ MAX_ANSWER_BYTES = 128 * 1024 * 1024
 """How large an answer that is read as a whole may be."""
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
+_NO_URL = re.compile(r"[\\\s\x00-\x1f\x7f]")
 
 
 def check_base_url(url: str, *, allow_http: bool, setting: str) -> str:
@@ -56,7 +57,8 @@ def check_base_url(url: str, *, allow_http: bool, setting: str) -> str:
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         good = False
-    if not good or parts.query or parts.fragment:
+    # Libraries differ in where a host ends that is followed by a backslash.
+    if not good or parts.query or parts.fragment or _NO_URL.search(url.strip()):
         raise ConfigurationError(
             f"{setting} is not a base URL", hint="use a form like https://host or https://host/path"
         )

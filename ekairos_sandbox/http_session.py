@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import socket
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, ProxyManager
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3 import PoolManager, ProxyManager
+from urllib3.connection import HTTPConnection
 
 from ekairos_sandbox.http_deadline import watch_for_this_request
 
 
 class Session(requests.Session):
-    """A session that takes redirects for ordinary answers, and whose requests have a deadline."""
+    """A session without cookies, whose redirects are ordinary answers and whose requests end."""
 
     def __init__(self) -> None:
         super().__init__()
         self.headers["User-Agent"] = "ekairos-sandbox"
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         for prefix in ("https://", "http://"):
             self.mount(prefix, _Adapter())
 
@@ -38,29 +40,16 @@ class _Watched(HTTPConnection):
         super().request(*args, **kwargs)
 
 
-class _WatchedTls(_Watched, HTTPSConnection):
-    pass
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Watched
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _WatchedTls
-
-
-_POOLS = {"http": _Pool, "https": _TlsPool}
-
-
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
+        _watch(self.poolmanager)
 
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> ProxyManager:
-        manager: ProxyManager = super().proxy_manager_for(*args, **kwargs)
-        manager.pool_classes_by_scheme = _POOLS
+    def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> ProxyManager:
+        new = proxy not in self.proxy_manager
+        manager: ProxyManager = super().proxy_manager_for(proxy, **proxy_kwargs)
+        if new:
+            _watch(manager)
         return manager
 
     def close(self) -> None:
@@ -70,3 +59,16 @@ class _Adapter(HTTPAdapter):
                 if pool is not None:
                     pool.close()
         super().close()
+
+
+def _watch(manager: PoolManager) -> None:
+    """Have a manager make connections that are watched, of the classes that it uses anyway."""
+    pools: dict[str, Any] = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {
+        scheme: type(
+            pool.__name__,
+            (pool,),
+            {"ConnectionCls": type("Watched", (_Watched, pool.ConnectionCls), {})},
+        )
+        for scheme, pool in pools.items()
+    }

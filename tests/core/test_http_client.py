@@ -95,6 +95,13 @@ def test_netrc_neither_replaces_the_token_nor_adds_one(
     client.close()
 
 
+def test_cookies_are_not_kept(client: HttpClient, server: Server) -> None:
+    server.answer = lambda handler: send(handler, 200, b"", set_cookie="a=1; Path=/")
+    client.request("GET", "/")
+    client.request("GET", "/")
+    assert [seen.get("cookie") for seen in server.seen] == [None, None]
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_returned_not_followed(
     client: HttpClient, server: Server, status: int
@@ -150,6 +157,9 @@ def test_a_given_proxy_is_used_in_the_place_of_the_environment_s(
         ("https://api.example:http", "not a base URL"),
         ("https://api.example?x=secret-1", "not a base URL"),
         ("https://api.example#secret-1", "not a base URL"),
+        ("http://api.example\\.localhost", "not a base URL"),
+        ("https://api.example/a b", "not a base URL"),
+        ("https://api.ex\nample", "not a base URL"),
         ("https://user:secret-1@api.example", "must not hold a user name"),
         ("http://api.example", "plain http"),
         ("http://127.0.0.1.example", "plain http"),
