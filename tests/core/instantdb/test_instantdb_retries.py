@@ -50,21 +50,6 @@ FAULTS: dict[str, tuple[Fault, bool, dict[str, int], str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[InstantServer]:
-    with InstantServer() as server:
-        yield server
-        assert server.internal_errors == []
-
-
-@pytest.fixture
-def store(server: InstantServer) -> Iterator[Store]:
-    store = Store(server)
-    yield store
-    server.faults.clear()
-    store.repository.close()
-
-
 def failure(call: Callable[[], object]) -> SandboxError:
     with pytest.raises(SandboxError) as caught:
         call()

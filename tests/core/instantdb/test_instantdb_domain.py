@@ -36,13 +36,6 @@ CLOSED = {"allow": {"$default": "false"}}
 NOTES = {"entities": {"notes": {"attrs": {"title": {"valueType": "string", "config": {}}}}}}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[InstantServer]:
-    with InstantServer() as server:
-        yield server
-        assert server.internal_errors == []
-
-
 @pytest.fixture
 def client(server: InstantServer) -> Iterator[InstantClient]:
     """A client for an app without a schema."""

@@ -32,13 +32,6 @@ from ekairos_sandbox.repository.instantdb import (
 APP = "3706B6DA-c6ff-4da3-af28-3b1752b0b4a7"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[InstantServer]:
-    with InstantServer() as server:
-        yield server
-        assert server.internal_errors == []
-
-
 @pytest.fixture
 def client(server: InstantServer) -> Iterator[InstantClient]:
     server.clear_requests()

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,21 +30,6 @@ from ekairos_sandbox.repository.instantdb import (
 )
 
 DAY_S = 24 * 3600
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[InstantServer]:
-    with InstantServer() as server:
-        yield server
-        assert server.internal_errors == []
-
-
-@pytest.fixture
-def store(server: InstantServer) -> Iterator[Store]:
-    store = Store(server)
-    yield store
-    server.faults.clear()
-    store.repository.close()
 
 
 def rewrite(store: Store, **attrs: Any) -> None:

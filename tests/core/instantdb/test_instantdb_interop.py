@@ -183,13 +183,6 @@ class RemoteVercel(Remote):
     name = "vercel"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[InstantServer]:
-    with InstantServer() as server:
-        yield server
-        assert server.internal_errors == []
-
-
 @pytest.fixture
 def providers(tmp_path: Path) -> dict[str, Remote]:
     made: dict[str, Remote] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from helpers.instant import ID, Store, record
@@ -79,21 +79,6 @@ reads = pytest.mark.parametrize("operation", [get, listing], ids=lambda op: op._
 
 def state(store: Store) -> tuple[list[str], list[str]]:
     return [row["status"] for row in store.rows()], store.fences()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[InstantServer]:
-    with InstantServer() as server:
-        yield server
-        assert server.internal_errors == []
-
-
-@pytest.fixture
-def store(server: InstantServer) -> Iterator[Store]:
-    store = Store(server)
-    yield store
-    server.faults.clear()
-    store.repository.close()
 
 
 def prepared(store: Store, operation: Operation) -> Store:

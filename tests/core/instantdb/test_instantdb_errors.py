@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,21 +32,6 @@ from ekairos_sandbox.repository.instantdb.errors import error_of
 
 PAYLOAD = "payload-0815-hidden"
 WRONG_TOKEN = "0a1b2c3d-aaaa-4bbb-8ccc-0123456789ab"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[InstantServer]:
-    with InstantServer() as server:
-        yield server
-        assert server.internal_errors == []
-
-
-@pytest.fixture
-def store(server: InstantServer) -> Iterator[Store]:
-    store = Store(server)
-    yield store
-    server.faults.clear()
-    store.repository.close()
 
 
 def raised(call: Callable[[], object]) -> SandboxError:

@@ -21,13 +21,6 @@ from ekairos_sandbox.raising import RaisingService
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs flock and a POSIX sh")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[InstantServer]:
-    with InstantServer() as server:
-        yield server
-        assert server.internal_errors == []
-
-
 @pytest.fixture
 def store(server: InstantServer) -> Iterator[Store]:
     store = Store(server, clock=SystemClock())

@@ -13,13 +13,6 @@ from ekairos_sandbox.repository.instantdb import InstantSandboxRepository
 from ekairos_sandbox.testing import RepositoryConformance
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[InstantServer]:
-    with InstantServer() as server:
-        yield server
-        assert server.internal_errors == []
-
-
 class TestInstantdb(RepositoryConformance):
     @pytest.fixture
     def repository(self, server: InstantServer) -> Iterator[InstantSandboxRepository]:

@@ -7,7 +7,7 @@ it may be done. Whatever is reported, the store then holds the change once or no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -93,13 +93,6 @@ FAULTS: dict[str, tuple[Fault, bool]] = {
     "disabled": (Fault.DISABLED, False),
     "no new apps": (Fault.CREATION_DISABLED, False),
 }
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[InstantServer]:
-    with InstantServer() as server:
-        yield server
-        assert server.internal_errors == []
 
 
 def state(store: Store) -> State:
