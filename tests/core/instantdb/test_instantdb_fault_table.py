@@ -133,7 +133,7 @@ def cell(server: InstantServer, fault: str, operation: str) -> str:
     return letters
 
 
-@pytest.mark.parametrize("line", TABLE.strip().splitlines()[1:])
+@pytest.mark.parametrize("line", TABLE.strip().splitlines()[1:], ids=list(FAULTS))
 def test_what_is_reported_is_true_and_as_precise_as_it_can_be(
     server: InstantServer, line: str
 ) -> None:
