@@ -208,7 +208,9 @@ class InstantClient:
         else:
             if answer.status == 200:
                 return answer
-            problem = error_of(answer, app_id=self.app_id, base_url=self.base_url)
+            problem = error_of(
+                answer, app_id=self.app_id, base_url=self.base_url, now_ms=self.clock.now_ms()
+            )
         raise problem
 
     def repeated(self, once: Callable[[], Any], *, replay_safe: bool) -> Any:

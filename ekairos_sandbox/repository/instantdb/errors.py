@@ -18,7 +18,7 @@ from ekairos_sandbox.exceptions import (
     SandboxError,
     SchemaError,
 )
-from ekairos_sandbox.http import HttpResponse, seconds_of
+from ekairos_sandbox.http import HttpResponse, retry_after_s, seconds_of
 from ekairos_sandbox.http_errors import TransportError
 
 PUSH_HINT = "run `python -m ekairos_sandbox.repository.instantdb schema push`"
@@ -84,7 +84,9 @@ def unreachable(error: TransportError) -> RepositoryUnavailableError:
     )
 
 
-def error_of(answer: HttpResponse, *, app_id: str | None, base_url: str) -> SandboxError:
+def error_of(
+    answer: HttpResponse, *, app_id: str | None, base_url: str, now_ms: int
+) -> SandboxError:
     """Return the error for an answer whose status is not 200."""
     body = _body(answer)
     kind = body.get("type")
@@ -96,6 +98,8 @@ def error_of(answer: HttpResponse, *, app_id: str | None, base_url: str) -> Sand
         status=answer.status,
         app=f"the InstantDB app {app_id}" if app_id else "InstantDB",
     ) or _by_status(answer.status, base_url)
+    if isinstance(error, ServerBusyError) and error.retry_after_s is None:
+        error.retry_after_s = retry_after_s(answer.headers, now_ms=now_ms)
     trace = body.get("trace-id")
     if isinstance(trace, str) and _TRACE.fullmatch(trace):
         error.args = (f"{error.message} [trace {trace}]",)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ekairos_sandbox.clock import SystemClock
 from ekairos_sandbox.exceptions import RepositoryUnavailableError, SandboxError
 from ekairos_sandbox.http import HttpClient
 from ekairos_sandbox.http_errors import TransportError
@@ -84,7 +85,8 @@ def create_temporary_app(
     else:
         if answer.status == 200:
             return _app(parsed(answer), http.base_url)
-        problem = error_of(answer, app_id=None, base_url=http.base_url)
+        now_ms = SystemClock().now_ms()
+        problem = error_of(answer, app_id=None, base_url=http.base_url, now_ms=now_ms)
     finally:
         http.close()
     raise problem

@@ -172,6 +172,28 @@ def test_a_rate_limit_keeps_what_the_server_asked_for(store: Store) -> None:
     assert pickle.loads(pickle.dumps(error)).retry_after_s == 3.0
 
 
+@pytest.mark.parametrize(
+    ("headers", "hint", "expected"),
+    [
+        ({"retry-after": "9"}, b"null", 9.0),
+        ({"retry-after": "Tue, 14 Nov 2023 22:13:50 GMT"}, b"null", 30.0),
+        ({"retry-after": "9"}, b'{"retry-after": 2}', 2.0),
+        ({}, b'{"retry-after": true}', None),
+        ({}, b'{"retry-after": -1}', None),
+        ({}, b'{"retry-after": 1' + b"0" * 400 + b"}", 1e9),
+    ],
+)
+def test_a_pause_is_taken_from_the_hint_or_the_header(
+    headers: dict[str, str], hint: bytes, expected: float | None
+) -> None:
+    body = b'{"type": "rate-limited", "hint": ' + hint + b"}"
+    error = error_of(
+        HttpResponse(429, headers, body), app_id=ID, base_url="https://s.example", now_ms=T0
+    )
+    assert isinstance(error, ServerBusyError)
+    assert error.retry_after_s == expected
+
+
 def test_the_trace_id_is_kept(store: Store) -> None:
     error = raised(lambda: store.client.query({"sandbox_fences": {"$": {"limit": 0}}}))
     assert " [trace " in error.message
@@ -199,7 +221,9 @@ def test_the_trace_id_is_kept(store: Store) -> None:
 def test_an_answer_without_a_known_type_goes_by_its_status(
     status: int, body: bytes, cls: type, outcome: str, text: str
 ) -> None:
-    error = error_of(HttpResponse(status, {}, body), app_id=ID, base_url="https://s.example")
+    error = error_of(
+        HttpResponse(status, {}, body), app_id=ID, base_url="https://s.example", now_ms=T0
+    )
     assert (type(error), error.outcome) == (cls, outcome)
     assert text in str(error)
 
@@ -217,7 +241,9 @@ def test_an_answer_without_a_known_type_goes_by_its_status(
 )
 def test_a_hint_of_any_shape_is_an_ordinary_error(kind: str, hint: str) -> None:
     body = f'{{"type": "{kind}", "message": null, "hint": {hint}, "trace-id": 5}}'.encode()
-    error = error_of(HttpResponse(400, {}, body), app_id=ID, base_url="https://s.example")
+    error = error_of(
+        HttpResponse(400, {}, body), app_id=ID, base_url="https://s.example", now_ms=T0
+    )
     assert isinstance(error, SandboxError)
     assert error.outcome == "failed"
 
