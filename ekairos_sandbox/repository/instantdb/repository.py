@@ -132,6 +132,9 @@ class InstantSandboxRepository(SandboxRepository):
         """See ``SandboxRepository.list``.
 
         Revisions are as the records show them, without a look at their fences.
+
+        Raises:
+            SchemaError: There is no record at all, because the app lacks the schema.
         """
         cursor = records.parse_cursor(query.cursor)
         extra = cursor[2] if cursor else 0
@@ -144,6 +147,8 @@ class InstantSandboxRepository(SandboxRepository):
             if len(rows) > query.limit or len(found) < size:
                 break
             extra = 2 * extra + query.limit
+        if not found and query == RecordQuery(limit=query.limit):
+            check(self.client)
         page: list[SandboxRecord] = []
         broken: list[tuple[str, str]] = []
         for row in rows[: query.limit]:

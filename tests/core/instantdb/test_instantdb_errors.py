@@ -22,6 +22,7 @@ from ekairos_sandbox.exceptions import (
     SchemaError,
 )
 from ekairos_sandbox.http import HttpResponse
+from ekairos_sandbox.models import RecordQuery
 from ekairos_sandbox.repository.instantdb import (
     InstantClient,
     InstantSandboxRepository,
@@ -88,6 +89,29 @@ def test_an_app_without_the_schema_names_what_is_missing_and_what_to_run(
         assert name in str(error)
     assert "python -m ekairos_sandbox.repository.instantdb schema push" in str(error)
     assert server.rows(store.app.id, "sandbox_sandboxes") == []
+
+
+@pytest.mark.parametrize("verb", ["get", "list", "transition"])
+def test_an_app_without_the_schema_is_not_taken_for_an_empty_one(
+    server: InstantServer, verb: str
+) -> None:
+    repository = Store(server, server.create_app()).repository
+    calls: dict[str, Callable[[], object]] = {
+        "get": lambda: repository.get(ID),
+        "list": lambda: repository.list(RecordQuery()),
+        "transition": lambda: repository.transition(ID, 0, {"status": "active"}),
+    }
+    error = raised(calls[verb])
+    assert type(error) is SchemaError
+    assert "sandbox_fences.key is missing" in str(error)
+    assert "python -m ekairos_sandbox.repository.instantdb schema push" in str(error)
+
+
+def test_an_app_without_records_is_empty(store: Store) -> None:
+    assert store.repository.list(RecordQuery()).records == ()
+    store.server.clear_requests()
+    assert store.repository.list(RecordQuery(status=("active",))).records == ()
+    assert store.requests() == ["/admin/query"]
 
 
 def test_a_schema_without_fences_names_them(server: InstantServer) -> None:
