@@ -99,6 +99,7 @@ def _cpu(repository: InstantSandboxRepository, app: dict[str, str]) -> Iterator[
 LISTING = """
 import json, sys, time
 from bench.measure import peak_mib
+from ekairos_sandbox.models import RecordQuery
 from ekairos_sandbox.repository.instantdb import InstantClient, InstantSandboxRepository
 url, app_id, token = sys.argv[1:]
 repository = InstantSandboxRepository(InstantClient(app_id, token, base_url=url, environ={}))
