@@ -169,19 +169,21 @@ read -r ek_v ek_sh ek_setsid ek_env ek_fifo ek_fraction ek_v <"$ek_root/caps"
     + SESSION
     + r"""
 # Signal this shell after a while, and again until it is through: a signal that arrives just
-# before `wait` would not interrupt it. ALRM calls it off. A process that was just forked still has
+# before `wait` would not interrupt it. Only as long as it is the parent: after that its number may
+# be another process's. ALRM calls it off. A process that was just forked still has
 # its parent's handlers and would swallow a signal that the parent traps: hence one that this
 # shell leaves alone, and KILL for the sleep.
 ek_alarm() {
   (
     exec 8>&- 9>&-
-    ek_off= ek_nap=
+    ek_off= ek_nap= ek_signal=$2
     trap - TERM USR1 USR2
     trap 'ek_off=y; [ -z "$ek_nap" ] || kill -KILL "$ek_nap"' ALRM
     sleep "$1" & ek_nap=$!
     [ -z "$ek_off" ] || kill -KILL "$ek_nap"
     wait "$ek_nap"
-    while [ -z "$ek_off" ] && kill "-$2" $$; do
+    while [ -z "$ek_off" ] && read -r ek_v </proc/self/stat && set -- ${ek_v##*) } &&
+      [ "$2" = $$ ] && kill "-$ek_signal" $$; do
       sleep 1 & ek_nap=$!
       [ -z "$ek_off" ] || kill -KILL "$ek_nap"
       wait "$ek_nap"
@@ -311,7 +313,14 @@ for ek_p in $ek_pumps; do
     ek_alarm $ek_v USR2
     ek_drain=$!
   fi
-  while [ -z "$ek_full" ] && kill -0 "$ek_p"; do wait "$ek_p"; done
+  ek_v=0
+  while [ -z "$ek_full" ]; do
+    wait "$ek_p"
+    ek_v=$?
+    kill -0 "$ek_p" || break
+  done
+  # A pump that was killed has dropped something.
+  case $ek_full$ek_v in y* | 0 | 127) ;; *) rm -f "$ek_job/whole" ;; esac
 done
 read -r ek_up1 ek_v </proc/uptime
 printf 'EK1 %s %s %s %s .\n' "$ek_rc" "$ek_why" "$ek_up0" "$ek_up1" >&8
@@ -348,7 +357,9 @@ ek_doze() {
   yread) read -r -t "$1" ek_v <&4 ;;
   y*)
     sleep "$1" >/dev/null & ek_v=$!
-    (read -r ek_t <&4; kill -KILL "$ek_v") >/dev/null & ek_t=$!
+    # If this shell was killed, the number of its child may be another process's by now.
+    (read -r ek_t <&4; read -r ek_t <"/proc/$ek_v/stat" && set -- ${ek_t##*) } &&
+      [ "$2" = $$ ] && kill -KILL "$ek_v") >/dev/null & ek_t=$!
     wait "$ek_v"
     [ $? != 1 ] || sleep 1
     kill -KILL "$ek_t"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from helpers.host_shell import MOST_SHELLS, Box, ShellName, alive, open_box, sh, spec, until
 
-from ekairos_sandbox.exceptions import CommandNotFoundError, OutcomeUnknownError
+from ekairos_sandbox.exceptions import CommandNotFoundError, OutcomeUnknownError, SandboxError
 from ekairos_sandbox.jobs.spec import JobSpec
 from ekairos_sandbox.results import OutputChunk
 
@@ -216,3 +217,45 @@ def test_the_client_ends_what_the_supervisor_does_not(
     finally:
         del box.shell.shell
     assert (result.exit_code, result.timed_out, result.stdout) == (None, True, b"out\n")
+
+
+def test_output_whose_pump_was_killed_is_not_said_to_be_whole(box: Box) -> None:
+    line = (
+        "trap '' PIPE; for p in /proc/[0-9]*; do case $(readlink $p/fd/1) in "
+        "*/jobs/pumped/out) kill -KILL ${p#/proc/} ;; esac; done 2>/dev/null; echo dropped; exit 3"
+    )
+    result = box.runner.run(sh(line, command_id="pumped"))
+    assert (result.exit_code, result.truncated) == (3, True)
+
+
+def test_a_wait_that_was_killed_signals_nobody_later() -> None:
+    # In dash alone a wait has a process of its own, which is then an orphan.
+    with open_box("dash") as box:
+        started = spec("sleep", "60")
+        box.runner.start(started)
+        before = set(_sleeps("21"))
+        asking = threading.Thread(target=_wait_quietly, args=(box, started.command_id))
+        asking.start()
+        until(lambda: bool(set(_sleeps("21")) - before))
+        (timer,) = set(_sleeps("21")) - before
+        waiting = int(Path(f"/proc/{timer}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(waiting, signal.SIGKILL)
+        box.runner.kill(started.command_id)
+        assert timer in _sleeps("21")
+        os.kill(timer, signal.SIGKILL)
+        asking.join()
+
+
+def _wait_quietly(box: Box, command_id: str) -> None:
+    with contextlib.suppress(SandboxError):
+        box.runner.wait(command_id, window_s=21)
+
+
+def _sleeps(seconds: str) -> list[int]:
+    wanted = f"sleep\0{seconds}\0".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().endswith(wanted):
+                found.append(int(path.parent.name))
+    return found

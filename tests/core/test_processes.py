@@ -58,7 +58,8 @@ class Site:
 
     def clean_up(self) -> None:
         for program in self.programs:
-            with contextlib.suppress(ProcessLookupError):
+            # The number of one that was waited for may be another's by now.
+            if program.poll() is None:
                 os.killpg(program.pid, signal.SIGKILL)
             program.communicate()
         for record in self.service.iter_sandboxes():
