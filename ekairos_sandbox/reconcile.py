@@ -7,7 +7,7 @@ a compare-and-set, so two reconcilers, or one beside living programs, do no harm
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ekairos_sandbox.exceptions import (
@@ -50,20 +50,27 @@ class Reconciler:
             listings[name] = self._listing(name, actions)
         checked = 0
         settled: set[str] = set()
+        accounted: set[tuple[str, str]] = set()
         oldest: SandboxRecord | None = None
         for record in self._ledger.repository.iterate(RecordQuery(limit=500)):
             if oldest is None or record.created_at < oldest.created_at:
                 oldest = record
-            if listings.get(record.provider) is None:
+            listing = listings.get(record.provider)
+            if listing is None:
                 continue
             checked += 1
-            action = self._examine(record, apply=apply)
+            listed = _listed(record, listing)
+            action = self._examine(record, listed=listed, apply=apply)
             if action is not None:
                 actions.append(action)
                 settled.add(record.id)
+            elif listed and record.external_sandbox_id:
+                accounted.add((record.provider, record.external_sandbox_id))
         strays = _Strays(self._ledger, oldest, destroy_unrecorded)
         for name, found in listings.items():
             for info in (found or {}).values():
+                if (name, info.external_id) in accounted:
+                    continue
                 if info.tags is not None and info.tags.sandbox_id in settled:
                     continue
                 action = self._unaccounted(name, info, strays, apply=apply)
@@ -91,8 +98,10 @@ class Reconciler:
             )
             return None
 
-    def _examine(self, record: SandboxRecord, *, apply: bool) -> ReconcileAction | None:
-        found = self._due(record)
+    def _examine(
+        self, record: SandboxRecord, *, listed: bool, apply: bool
+    ) -> ReconcileAction | None:
+        found = self._due(record, listed=listed)
         if found is None:
             return None
         kind, detail, settle = found
@@ -101,8 +110,16 @@ class Reconciler:
             settle if apply else None,
         )
 
-    def _due(self, record: SandboxRecord) -> tuple[str, str, Callable[[], SandboxRecord]] | None:
-        """Decide what is due for a record, without changing anything."""
+    def _due(
+        self, record: SandboxRecord, *, listed: bool
+    ) -> tuple[str, str, Callable[[], SandboxRecord]] | None:
+        """Decide what is due for a record, without changing anything.
+
+        Args:
+            record: The record.
+            listed: Whether the provider's list shows its sandbox running. Only the others are
+                looked at one by one.
+        """
         state = record.state
         now = self._ledger.clock.now_ms()
         if state is None or (record.ours and state.owner != self._ledger.repository.owner):
@@ -127,7 +144,7 @@ class Reconciler:
                 "its lifetime is over",
                 lambda: self._again(record, self._expire),
             )
-        if record.status == "active" and record.ours and self._is_gone(record):
+        if record.status == "active" and record.ours and not listed and self._is_gone(record):
             return (
                 "lost",
                 "it no longer exists at the provider",
@@ -320,6 +337,18 @@ class _Strays:
                 f"pass destroy_unrecorded=[{sandbox_id!r}]"
             ),
         )
+
+
+def _listed(record: SandboxRecord, listing: Mapping[str, SandboxInfo]) -> bool:
+    """Whether a record is active and its very sandbox is among those that run."""
+    state, info = record.state, listing.get(record.external_sandbox_id or "")
+    return (
+        record.status == "active"
+        and state is not None
+        and info is not None
+        and info.state == "running"
+        and info.tags == Tags(state.owner, record.id, state.incarnation)
+    )
 
 
 def _judged(record: SandboxRecord) -> tuple[object, ...]:

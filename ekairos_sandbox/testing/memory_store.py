@@ -30,6 +30,7 @@ class MemorySandboxRepository(SandboxRepository):
 
     def __init__(self) -> None:
         self.stored: dict[str, str] = {}
+        self._created: dict[str, int] = {}
         self._owner = secrets.token_hex(8)
         self._lock = threading.RLock()
 
@@ -76,23 +77,28 @@ class MemorySandboxRepository(SandboxRepository):
     def list(self, query: RecordQuery) -> RecordPage:
         """See ``SandboxRepository.list``."""
         after = _place(query.cursor) if query.cursor is not None else None
-        records: list[SandboxRecord] = []
-        broken: list[tuple[str, str]] = []
         with self._lock:
             stored = dict(self.stored)
-        for sandbox_id, text in stored.items():
+            places = sorted(((self._created[name], name) for name in stored), reverse=True)
+        records: list[SandboxRecord] = []
+        broken: list[tuple[str, str]] = []
+        cursor = None
+        for place in places:
+            if after is not None and place >= after:
+                continue
             try:
-                records.append(_parse(sandbox_id, text))
+                record = _parse(place[1], stored[place[1]])
             except SchemaError as error:
-                broken.append((sandbox_id, error.message))
-        records = [record for record in records if _fits(record, query)]
-        records.sort(key=lambda record: (record.created_at, record.id), reverse=True)
-        if after is not None:
-            records = [record for record in records if (record.created_at, record.id) < after]
-            broken = []
-        page, rest = records[: query.limit], records[query.limit :]
-        cursor = f"{page[-1].created_at}:{page[-1].id}" if rest else None
-        return RecordPage(tuple(page), cursor, tuple(broken))
+                broken.append((place[1], error.message))
+                continue
+            if not _fits(record, query):
+                continue
+            if len(records) == query.limit:
+                last = records[-1]
+                cursor = f"{last.created_at}:{last.id}"
+                break
+            records.append(record)
+        return RecordPage(tuple(records), cursor, tuple(broken))
 
     def delete(self, sandbox_id: str) -> None:
         """See ``SandboxRepository.delete``."""
@@ -104,6 +110,7 @@ class MemorySandboxRepository(SandboxRepository):
         del acting
 
     def _keep(self, record: SandboxRecord) -> None:
+        self._created[record.id] = record.created_at
         self.stored[record.id] = record.model_dump_json(by_alias=True, exclude_none=True)
 
 
