@@ -73,16 +73,12 @@ class _Delivery:
     """How a job's script and input get into the sandbox.
 
     Attributes:
-        script: The supervisor's script.
-        stdin: The input, if there is any.
-        upload_script: Whether the script is too long to be a part of the call.
-        upload_stdin: The same of the input.
+        statements: sh that sets ``ek_run`` and ``ek_in``, with whatever travels inside the call.
+        uploads: What does not: the name of each file, and its content.
     """
 
-    script: bytes
-    stdin: SpooledInput | None
-    upload_script: bool
-    upload_stdin: bool
+    statements: bytes
+    uploads: dict[str, Callable[[], Iterator[bytes]]]
 
 
 def job_root(home: str) -> str:
@@ -160,7 +156,7 @@ class JobCalls:
     def start(self, spec: JobSpec, *, part: Window, window_s: float, follow: bool) -> JobAnswer:
         """Start a job, at most once whatever happens, and take a first look at it."""
         token, digest = envelope.new_nonce(), spec.digest()
-        delivery = self._deliver(spec, token, digest, part)
+        body = self._deliver(spec, token, digest, part, window_s, follow=follow)
         unsure = False
 
         def attempt() -> JobAnswer:
@@ -168,9 +164,7 @@ class JobCalls:
             try:
                 answer = ask(
                     self.connection,
-                    lambda nonce: self._start_script(
-                        spec, delivery, nonce, token, digest, part, window_s, follow=follow
-                    ),
+                    lambda nonce: scripts.script(self._head(nonce, spec.command_id), body),
                     lambda fields: parse_answer(fields, spec.command_id, part),
                     timeout_s=window_s + MARGIN_S,
                     max_bytes=part.max_bytes,
@@ -331,28 +325,59 @@ class JobCalls:
             why = "the sandbox no longer runs" if gone else "the sandbox cannot be reached"
             raise _unknown(command_id, why) from error
 
-    def _deliver(self, spec: JobSpec, token: str, digest: str, part: Window) -> _Delivery:
-        """Decide what goes with the call and upload the rest."""
-        given = spec.input
-        run = self._supervisor(spec, token, digest)
+    def _deliver(
+        self,
+        spec: JobSpec,
+        token: str,
+        digest: str,
+        part: Window,
+        window_s: float,
+        *,
+        follow: bool,
+    ) -> bytes:
+        """Upload what is too large to go with the call; return the call's script but its head."""
+        run, given = self._supervisor(spec, token, digest), spec.input
         longest = min(self.connection.max_script_bytes or INLINE_SCRIPT_BYTES, INLINE_SCRIPT_BYTES)
-        choice = _Delivery(run, given, upload_script=True, upload_stdin=given is not None)
-        for upload_stdin in (False, True):
-            if not upload_stdin and given and given.size > INLINE_STDIN_BYTES:
-                continue
-            fits = _Delivery(run, given, upload_script=False, upload_stdin=upload_stdin)
-            script = self._start_script(spec, fits, "0" * 16, token, digest, part, 99, follow=True)
-            if len(script) <= longest:
-                choice = fits
+        longest -= len(scripts.script(self._head("0" * 16, spec.command_id)))
+        small = given is not None and given.size <= INLINE_STDIN_BYTES
+        for inline_script, inline_input in ((True, small), (True, False), (False, False)):
+            delivery = self._delivery(token, run, given, inline_script, inline_input)
+            body = self._start_body(delivery, digest, part, window_s, follow=follow)
+            if len(body) <= longest:
                 break
-        if choice.upload_script:
-            self._upload(spec, f"{token}.run", lambda: iter([run]))
-        if choice.upload_stdin and given:
-            self._upload(spec, f"{token}.in", given.chunks)
-        return choice
+        for name, chunks in delivery.uploads.items():
+            self._upload(spec, name, chunks)
+        return body
+
+    def _delivery(
+        self,
+        token: str,
+        run: bytes,
+        given: SpooledInput | None,
+        inline_script: bool,
+        inline_input: bool,
+    ) -> _Delivery:
+        uploads: dict[str, Callable[[], Iterator[bytes]]] = {}
+        if inline_script:
+            text = b'ek_run=$ek_job/run.$ek_nonce && printf %s >"$ek_run"' % printf_format(run)
+        else:
+            uploads[f"{token}.run"] = lambda: iter([run])
+            text = b"ek_run=%s" % quote(self._uploaded(f"{token}.run"))
+        if given is None:
+            text += b" && ek_in=/dev/null"
+        elif inline_input:
+            content = printf_format(b"".join(given.chunks()))
+            text += b' && ek_in=$ek_job/in.$ek_nonce && printf %s >"$ek_in"' % content
+        else:
+            uploads[f"{token}.in"] = given.chunks
+            text += b" && ek_in=%s" % quote(self._uploaded(f"{token}.in"))
+        return _Delivery(text, uploads)
+
+    def _uploaded(self, name: str) -> str:
+        return f"{self.root}/up/{name}"
 
     def _upload(self, spec: JobSpec, name: str, chunks: Callable[[], Iterator[bytes]]) -> None:
-        path = f"{self.root}/up/{name}"
+        path = self._uploaded(name)
         try:
             retrying(self.policy, self.clock, when=may_repeat)(
                 lambda: self.connection.write_file(path, chunks(), mode=0o600)
@@ -370,37 +395,11 @@ class JobCalls:
     def _head(self, nonce: str, command_id: str) -> bytes:
         return scripts.fill(scripts.HEAD, nonce=nonce, root=self.root, id=command_id)
 
-    def _start_script(
-        self,
-        spec: JobSpec,
-        delivery: _Delivery,
-        nonce: str,
-        token: str,
-        digest: str,
-        part: Window,
-        window_s: float,
-        *,
-        follow: bool,
+    def _start_body(
+        self, delivery: _Delivery, digest: str, part: Window, window_s: float, *, follow: bool
     ) -> bytes:
-        uploads = []
-        if delivery.upload_script:
-            uploads.append(quote(f"{self.root}/up/{token}.run"))
-            deliver = b"ek_run=%s" % uploads[-1]
-        else:
-            deliver = b'ek_run=$ek_job/run.$ek_nonce && printf %s >"$ek_run"' % printf_format(
-                delivery.script
-            )
-        if delivery.upload_stdin:
-            uploads.append(quote(f"{self.root}/up/{token}.in"))
-            deliver += b" && ek_in=%s" % uploads[-1]
-        elif delivery.stdin:
-            deliver += b' && ek_in=$ek_job/in.$ek_nonce && printf %s >"$ek_in"' % printf_format(
-                b"".join(delivery.stdin.chunks())
-            )
-        else:
-            deliver += b" && ek_in=/dev/null"
-        return scripts.script(
-            self._head(nonce, spec.command_id),
+        uploads = [quote(self._uploaded(name)) for name in delivery.uploads]
+        parts = (
             b"ek_bell=\n",
             scripts.fill(scripts.SESSION),
             scripts.fill(scripts.JUDGE),
@@ -408,8 +407,8 @@ class JobCalls:
                 scripts.START,
                 epoch=self.epoch,
                 digest=digest,
-                deliver=deliver,
-                cleanup=b"rm -f " + b" ".join(uploads) if uploads else b":",
+                deliver=delivery.statements,
+                cleanup=b" ".join([b"rm -f", *uploads]) if uploads else b":",
             ),
             _purge(PURGE_AGE_S),
             scripts.fill(scripts.HOUSEKEEPING, many=MANY_JOBS),
@@ -417,6 +416,7 @@ class JobCalls:
             scripts.fill(scripts.SWEEP),
             _answer(part),
         )
+        return b"".join(parts)
 
     def _supervisor(self, spec: JobSpec, token: str, digest: str) -> bytes:
         words = b" ".join(quote(word) for word in spec.argv)

@@ -17,6 +17,9 @@ import binascii
 import re
 import secrets
 
+# One pattern for all calls, because compiling one takes longer than the search. The last mark is
+# not used up: it may be the first one of the next frame.
+_FRAME = re.compile(rb"@EK1:([0-9a-f]{16}):([^@]*):([0-9a-f]{16})(?=@)")
 _OUTSIDE = bytes(b for b in range(256) if not 0x21 <= b <= 0x7E)
 
 SLACK_BYTES = 64 * 1024
@@ -33,9 +36,10 @@ def frames(output: bytes, nonce: str) -> list[list[str]]:
 
     The caller checks number, kind and lengths of the fields, and takes the first that fits.
     """
-    text = output.translate(None, _OUTSIDE).decode("ascii")
-    pattern = re.compile(f"@EK1:{nonce}:([^@]*):{nonce}@")
-    return [found.group(1).split(":") for found in pattern.finditer(text)][::-1]
+    text = output.translate(None, _OUTSIDE)
+    both = (nonce.encode(), nonce.encode())
+    found = [match[2] for match in _FRAME.finditer(text) if match.group(1, 3) == both]
+    return [fields.decode("ascii").split(":") for fields in reversed(found)]
 
 
 def decode(field: str, code: str = "b") -> bytes | None:

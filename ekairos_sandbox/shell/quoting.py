@@ -10,18 +10,9 @@ import os
 import re
 
 _PLAIN = re.compile(rb"[A-Za-z0-9_@%+=:,./-]+")
-_SAFE_IN_FORMAT = frozenset(
-    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 !#$&()*+,-./:;<=>?@[]^_{|}~"
-)
-
-
-def _in_format(byte: int) -> bytes:
-    if byte in _SAFE_IN_FORMAT:
-        return bytes([byte])
-    return {0x25: b"%%", 0x5C: b"\\\\", 0x0A: b"\\n"}.get(byte, b"\\%03o" % byte)
-
-
-_IN_FORMAT = tuple(_in_format(byte) for byte in range(256))
+_UNSAFE_IN_FORMAT = re.compile(rb"""[^A-Za-z0-9 !#$&()*+,./:;<=>?@[\]^_{|}~-]""")
+_IN_FORMAT = {bytes([byte]): b"\\%03o" % byte for byte in range(256)}
+_IN_FORMAT |= {b"%": b"%%", b"\\": b"\\\\", b"\n": b"\\n"}
 
 
 def as_bytes(text: str | bytes) -> bytes:
@@ -54,5 +45,5 @@ def printf_format(data: bytes) -> bytes:
     One line of printable ASCII; other bytes become ``\ooo``, and so does a leading ``-``, which
     would begin an option. NUL works in dash, bash and busybox.
     """
-    text = b"".join(map(_IN_FORMAT.__getitem__, data))
+    text = _UNSAFE_IN_FORMAT.sub(lambda found: _IN_FORMAT[found[0]], data)
     return b"'\\055" + text[1:] + b"'" if text.startswith(b"-") else b"'" + text + b"'"

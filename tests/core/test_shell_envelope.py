@@ -40,6 +40,11 @@ def test_an_answer_to_another_call_does_not_fit() -> None:
     assert frames(frame("a", nonce=OTHER), NONCE) == []
 
 
+def test_text_that_imitates_an_answer_cannot_swallow_the_mark_of_the_true_one() -> None:
+    imitation = f"@EK1:{OTHER}:a:{OTHER}".encode()
+    assert frames(imitation + frame("b"), NONCE) == [["b"]]
+
+
 def test_the_last_of_several_answers_comes_first() -> None:
     assert frames(frame("a") + frame("b"), NONCE) == [["b"], ["a"]]
 
