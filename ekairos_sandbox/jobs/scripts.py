@@ -19,6 +19,8 @@ Common to all of it:
   output had to be dropped. ``note`` says why a program could not be run.
 * Where FIFOs do not work, ``status`` is polled and output goes straight into ``out`` and ``err``:
   it is not capped then, and a program that reopens /dev/stdout truncates it.
+* Programs of our own run with ``LC_ALL=C``: most of them load a dozen files for any other locale,
+  which takes longer than all else they do. The command gets the locale that the sandbox has.
 * Where env(1) has no ``--default-signal`` (busybox), commands ignore SIGINT and SIGQUIT, because sh
   starts background processes that way and cannot take it back.
 """
@@ -131,10 +133,10 @@ ek_epoch= ek_caps= ek_sup=
 if [ ! -e "$ek_job/go" ]; then
   # After the claim: whoever purges a job leaves the mark before it removes the claim.
   [ ! -e "$ek_root/purged/$ek_id" ] || ek_refuse purged
-  [ -d "$ek_job" ] || mkdir -m 700 "$ek_job" || [ -d "$ek_job" ] || ek_refuse space
+  [ -d "$ek_job" ] || LC_ALL=C mkdir -m 700 "$ek_job" || [ -d "$ek_job" ] || ek_refuse space
   if [ "$ek_fifo" = y ]; then
     # `live` last: whoever sees it may rely on the others.
-    [ -p "$ek_job/live" ] || mkfifo "$ek_job/o" "$ek_job/e" "$ek_job/live"
+    [ -p "$ek_job/live" ] || LC_ALL=C mkfifo "$ek_job/o" "$ek_job/e" "$ek_job/live"
     [ -p "$ek_job/live" ] || ek_refuse space
   fi
   {
@@ -144,7 +146,9 @@ if [ ! -e "$ek_job/go" ]; then
   [ "$ek_fifo" != y ] || exec 9<>"$ek_job/live"
   (
     trap - INT QUIT
-    ek_session "$ek_sh" "$ek_run" "$ek_job" "$ek_in" >/dev/null 2>&1
+    set -- "$ek_run" "$ek_job" "$ek_in" "${LC_ALL+=$LC_ALL}"
+    export LC_ALL=C
+    ek_session "$ek_sh" "$@" >/dev/null 2>&1
   ) & ek_sup=$!
   [ "$ek_fifo" != y ] || { exec 4<"$ek_job/live" 9>&-; ek_bell=y; }
 elif ek_claimed && [ "$ek_digest" != @{digest} ] && [ "$ek_digest" != - ]; then
@@ -153,11 +157,12 @@ fi
 """)
 
 # The supervisor: claims the job, runs the command, enforces its time, writes the status.
-# Arguments: the job's directory, the file to use as standard input.
+# Arguments: the job's directory, the file to use as standard input, `=` and LC_ALL if that is set.
 SUPERVISOR = _compact(
     r"""{
 ek_job=$1 ek_in=$2 ek_root=@{root} ek_mark=@{mark} ek_timeout=@{timeout}
 ek_why=- ek_timer= ek_drain= ek_full= ek_pumps=
+case $3 in =*) LC_ALL=${3#=} ;; *) unset LC_ALL ;; esac
 cd / || exit
 # Caught, not ignored: ignoring would be inherited. The first reason stands.
 trap : HUP INT QUIT
@@ -192,11 +197,10 @@ ek_alarm() {
   ) &
 }
 # Drain a FIFO into a file, up to the cap, then to nothing: the command never sees a full disk or
-# a closed pipe. The file is opened before the command exists.
+# a closed pipe.
 ek_pump() {
-  exec 7<&- 8>&- 9>&-
   trap '' TERM INT HUP QUIT XFSZ
-  exec >>"$2" <"$1"
+  exec <"$1" >&"$2" 3>&- 4>&- 5>&- 6>&- 7<&- 8>&- 9>&-
   ulimit -f @{blocks}
   cat || { rm -f "$ek_job/whole"; exec cat >/dev/null; }
 }
@@ -243,15 +247,15 @@ case $0 in */up/*) set -- "$0" ;; esac
 [ $# = 0 ] || rm -f "$@"
 printf '%s.' '@{argv}' >"$ek_job/argv"
 read -r ek_up0 ek_v </proc/uptime
+ek_out=$ek_job/out ek_err=$ek_job/err
 if [ "$ek_fifo" = y ]; then
-  ek_pump "$ek_job/o" "$ek_job/out" & ek_pumps=$!
-  ek_pump "$ek_job/e" "$ek_job/err" & ek_pumps="$ek_pumps $!"
+  exec 3>>"$ek_out" 4>>"$ek_err"
   ek_out=$ek_job/o ek_err=$ek_job/e
-else
-  ek_out=$ek_job/out ek_err=$ek_job/err
+  # Whoever has a FIFO open both ways neither waits for the other side nor lets it see an end. So
+  # the command and the pumps, which inherit this, may open theirs in any order.
+  exec 5<>"$ek_out" 6<>"$ek_err"
 fi
 (
-  exec 8>&- 9>&-
   trap - INT QUIT TERM HUP USR1 USR2
   set --
   [ ! -f "$ek_root/env" ] || . "$ek_root/env"
@@ -276,12 +280,21 @@ fi
   # What an sh cannot hold as a variable is in "$@" now, for env(1), which also undoes that sh
   # ignores SIGINT and SIGQUIT in background processes.
   set -- "$@" @{words}
-  if [ "$ek_env" != - ]; then set -- "$ek_env" --default-signal=INT,QUIT -- "$@"
+  if [ "$ek_env" != - ]; then
+    ek_n=
+    [ -n "${LC_ALL+y}" ] || { ek_n=--unset=LC_ALL; export LC_ALL=C; }
+    set -- "$ek_env" --default-signal=INT,QUIT $ek_n -- "$@"
   elif [ "$ek_n" -gt 0 ]; then set -- env -- "$@"
   fi
   ek_session "$@"
-) <&7 7<&- >>"$ek_out" 2>>"$ek_err" & ek_cmd=$!
-exec 7<&-
+) <&7 >>"$ek_out" 2>>"$ek_err" 3>&- 4>&- 5>&- 6>&- 7<&- 8>&- 9>&- & ek_cmd=$!
+export LC_ALL=C
+# The pumps come second, because the command has a longer way to go.
+if [ "$ek_fifo" = y ]; then
+  ek_pump "$ek_out" 3 & ek_pumps=$!
+  ek_pump "$ek_err" 4 & ek_pumps="$ek_pumps $!"
+fi
+exec 3>&- 4>&- 5>&- 6>&- 7<&-
 if [ -n "$ek_timeout" ]; then
   [ "$ek_fraction" = y ] || ek_timeout=$((${ek_timeout%.*} + 1))
   ek_alarm "$ek_timeout" USR1
@@ -338,6 +351,7 @@ exit
 # yet; "cancel" does both.
 WAIT = _compact(r"""
 ek_window=@{window} ek_follow=@{follow} ek_kill=@{kill} ek_patient=y ek_n=0 ek_woke= ek_more=
+export LC_ALL=C
 ek_now() { read -r ek_t ek_v </proc/uptime; ek_t=${ek_t%.*}; }
 ek_now
 ek_until=$((ek_t + ek_window))
@@ -526,6 +540,7 @@ PREPARE = _compact(r"""
 exec </dev/null 2>/dev/null
 ek_nonce=@{nonce} ek_home=@{home}
 ek_say() { printf '\n@EK1:%s:%s:%s@\n' "$ek_nonce" "$1" "$ek_nonce"; exit; }
+export LC_ALL=C
 ek_miss= ek_code=b
 command -v base64 >/dev/null || { ek_code=x; command -v od >/dev/null || ek_miss=$ek_miss,base64; }
 for ek_v in cat chmod find grep head id kill mkdir mv rm sleep tail; do
@@ -546,10 +561,10 @@ fi
 [ -z "$ek_miss" ] || ek_say "missing:${ek_miss#,}"
 ek_sh=/bin/sh
 ! ek_find sh || ek_sh=$ek_path
-ek_env=-
-! ek_find env || ! "$ek_path" --default-signal=INT,QUIT -- true || ek_env=$ek_path
-ek_fraction=n
-! sleep 0.01 || ek_fraction=y
+ek_env=- ek_fraction=y
+if ek_find env && "$ek_path" --default-signal=INT,QUIT -- sleep 0.001; then ek_env=$ek_path
+else sleep 0.001 || ek_fraction=n
+fi
 
 if [ -z "$ek_home" ]; then
   ek_home=${HOME:-}
@@ -562,38 +577,45 @@ if [ -z "$ek_home" ]; then
 fi
 [ -d "$ek_home" ] || ek_say error:home
 ek_root=$ek_home/.local/state/ekairos-sandbox
-mkdir -p "$ek_root" || ek_say error:write
+ek_new=$ek_root/up/$ek_nonce
+[ ! -e "$ek_root" ] || [ -O "$ek_root" ] || ek_say error:owner
+umask 077
+mkdir -p "$ek_root/jobs" "$ek_root/purged" "$ek_new" || ek_say error:write
 [ -O "$ek_root" ] || ek_say error:owner
-chmod 700 "$ek_root" && mkdir -p "$ek_root/jobs" "$ek_root/purged" "$ek_root/up" ||
-  ek_say error:write
+chmod 700 "$ek_root" || ek_say error:write
 
-# The mount point that a path is on: the longest one that is a part of it.
-ek_mount() {
-  ek_best=
-  while read -r ek_v ek_v ek_v ek_v ek_p ek_v; do
-    case $1/ in "${ek_p%/}"/*) [ ${#ek_p} -lt ${#ek_best} ] || ek_best=$ek_p ;; esac
-  done </proc/self/mountinfo
-}
-ek_mount "$(cd -P -- "$ek_home" && pwd -P)"
-ek_at_home=$ek_best
-ek_mount "$(cd -P -- "$ek_root/jobs" && pwd -P)"
-[ "$ek_best" = "$ek_at_home" ] || ek_say error:volume
+# No mount point may hold the jobs that does not hold the home as well.
+cd -P -- "$ek_home" || ek_say error:home
+ek_at_home=${PWD%/}/
+cd -P -- "$ek_root/jobs" || ek_say error:write
+while read -r ek_v ek_v ek_v ek_v ek_p ek_v; do
+  case $PWD/ in "${ek_p%/}"/*)
+    case $ek_at_home in "${ek_p%/}"/*) ;; *) ek_say error:volume ;; esac ;;
+  esac
+done </proc/self/mountinfo
+cd /
 
 ek_fifo=n
-rm -f "$ek_root/up/fifo"
-if mkfifo "$ek_root/up/fifo" && [ -p "$ek_root/up/fifo" ]; then
+[ -p "$ek_root/up/fifo" ] || mkfifo "$ek_root/up/fifo"
+if [ -p "$ek_root/up/fifo" ]; then
   exec 9<>"$ek_root/up/fifo"
   echo ring >&9 && read -r ek_v <&9 && [ "$ek_v" = ring ] && ek_fifo=y
   exec 9<&-
 fi
-rm -f "$ek_root/up/fifo"
 
-umask 077
-ek_put() { cat >"$ek_root/$1.$ek_nonce" && mv "$ek_root/$1.$ek_nonce" "$ek_root/$1"; }
-echo "1 $ek_sh $ek_setsid $ek_env $ek_fifo $ek_fraction ." | ek_put caps || ek_say error:write
+# Each file takes its place in one step, the epoch last.
 [ -z "@{keep}" ] || [ -f "$ek_root/env" ] || ek_say error:env
-[ -n "@{keep}" ] || printf @{env} | ek_put env || ek_say error:write
-[ -z "@{epoch}" ] || echo "@{epoch}" | ek_put epoch || ek_say error:write
+set -- "$ek_new/caps"
+echo "1 $ek_sh $ek_setsid $ek_env $ek_fifo $ek_fraction ." >"$ek_new/caps" || ek_say error:write
+if [ -z "@{keep}" ]; then
+  printf @{env} >"$ek_new/env" || ek_say error:write
+  set -- "$@" "$ek_new/env"
+fi
+if [ -n "@{epoch}" ]; then
+  echo "@{epoch}" >"$ek_new/epoch" || ek_say error:write
+  set -- "$@" "$ek_new/epoch"
+fi
+mv -f "$@" "$ek_root" && rm -rf "$ek_new" || ek_say error:write
 printf '\n@EK1:%s:prepared:%s:' "$ek_nonce" $ek_code
 printf %s "$ek_home" | if [ $ek_code = b ]; then base64; else od -An -v -tx1; fi
 printf ':%s@\n' "$ek_nonce"
