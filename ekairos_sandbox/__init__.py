@@ -12,7 +12,9 @@ if TYPE_CHECKING:
         CommandFailedError,
         CommandNotFoundError,
         CommandStartError,
+        CommandStillRunningError,
         ConfigurationError,
+        EpochMismatchError,
         FieldNotEnforcedWarning,
         IdConflictError,
         LifecycleError,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     )
     from ekairos_sandbox.files.content import FileWrite
     from ekairos_sandbox.hookspecs import hookimpl
-    from ekairos_sandbox.jobs.errors import CommandStillRunningError
+    from ekairos_sandbox.jobs.stream import CommandStream
     from ekairos_sandbox.models import Resources, SandboxConfig, SandboxRecord
     from ekairos_sandbox.plugins import PluginRegistry
     from ekairos_sandbox.raising import RaisingCommand, RaisingSandbox, RaisingService
@@ -82,7 +84,9 @@ __all__ = [
     "CommandResult",
     "CommandStartError",
     "CommandStillRunningError",
+    "CommandStream",
     "ConfigurationError",
+    "EpochMismatchError",
     "Err",
     "FieldNotEnforcedWarning",
     "FileWrite",
@@ -145,8 +149,8 @@ __all__ = [
 _HOMES = {
     "exceptions": (
         "CommandError CommandFailedError CommandNotFoundError CommandStartError "
-        "ConfigurationError FieldNotEnforcedWarning IdConflictError LifecycleError "
-        "LikelySecretWarning "
+        "CommandStillRunningError ConfigurationError EpochMismatchError "
+        "FieldNotEnforcedWarning IdConflictError LifecycleError LikelySecretWarning "
         "OutcomeUnknownError PluginError ProviderAuthError ProviderConflictError "
         "ProviderError ProviderLoadError ProviderNotInstalledError "
         "ProviderRateLimitedError ProviderTimeoutError ProviderUnavailableError "
@@ -157,7 +161,7 @@ _HOMES = {
     ),
     "files.content": "FileWrite",
     "hookspecs": "hookimpl",
-    "jobs.errors": "CommandStillRunningError",
+    "jobs.stream": "CommandStream",
     "models": "Resources SandboxConfig SandboxRecord",
     "plugins": "PluginRegistry",
     "raising": "RaisingCommand RaisingSandbox RaisingService",

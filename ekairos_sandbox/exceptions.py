@@ -20,6 +20,7 @@
         SandboxNotReadyError             its creation is still under way
         SandboxFailedError               its creation failed; says why
         IdConflictError                  the caller-chosen id is taken by something else
+        EpochMismatchError               the sandbox is not the one that was prepared for commands
       ProviderError                      + status, request_id
         ProviderAuthError                credentials refused
         ProviderRateLimitedError         + retry_after_s
@@ -33,6 +34,7 @@
         CommandFailedError               raised by ``CommandResult.check()``; + result
         CommandStartError                the command provably did not run
         CommandNotFoundError             (LookupError) the sandbox knows no command of this id
+        CommandStillRunningError         (TimeoutError) it goes on; only the caller's time is up
       RemoteFileError                    + path; a file operation was refused inside the sandbox
         RemoteFileNotFoundError          (FileNotFoundError)
       TransferError                      an upload or download was cut short or its content refused
@@ -197,6 +199,15 @@ class IdConflictError(LifecycleError):
     code = "id_conflict"
 
 
+class EpochMismatchError(LifecycleError):
+    """The sandbox is not the one that was prepared: restored, replaced or never prepared.
+
+    The command provably did not run. The verbs prepare such a sandbox and try again by themselves.
+    """
+
+    code = "epoch_mismatch"
+
+
 class ProviderError(SandboxError):
     """The provider refused or failed.
 
@@ -345,6 +356,13 @@ class CommandNotFoundError(CommandError, LookupError):
     """The sandbox knows no command of this id: never started, purged, or rolled back."""
 
     code = "command_not_found"
+
+
+class CommandStillRunningError(CommandError, TimeoutError):
+    """The command had not ended when the caller's patience had; it goes on running."""
+
+    code = "command_running"
+    default_retryable = True
 
 
 class RemoteFileError(SandboxError):

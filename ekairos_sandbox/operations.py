@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from ekairos_sandbox.connections import ConnectionCache, Live
 from ekairos_sandbox.exceptions import (
+    EpochMismatchError,
     OutcomeUnknownError,
     SandboxError,
     SandboxGoneError,
@@ -15,7 +16,6 @@ from ekairos_sandbox.exceptions import (
     UnsupportedOperationError,
 )
 from ekairos_sandbox.forks import reset_in_child
-from ekairos_sandbox.jobs.errors import EpochMismatchError
 from ekairos_sandbox.lifecycle import Creation, Ending, Ledger, Opening
 from ekairos_sandbox.models import SandboxConfig, SandboxRecord, check_sandbox_id
 from ekairos_sandbox.plugins import PluginRegistry

@@ -18,7 +18,7 @@ from ekairos_sandbox.files.content import FileWrite
 from ekairos_sandbox.hookspecs import CommandEvent
 from ekairos_sandbox.jobs.runner import JobRunner
 from ekairos_sandbox.jobs.spec import JobSpec, SpooledInput, check_command_id, new_command_id
-from ekairos_sandbox.jobs.stream import JobStream
+from ekairos_sandbox.jobs.stream import CommandStream
 from ekairos_sandbox.models import RecordQuery, SandboxConfig, SandboxRecord, check_sandbox_id
 from ekairos_sandbox.operations import OnGone, Operations
 from ekairos_sandbox.plans import describe, parse_config
@@ -338,7 +338,7 @@ class RaisingService:
         shell: bool = False,
         command_id: str | None = None,
         on_gone: OnGone | None = None,
-    ) -> JobStream:
+    ) -> CommandStream:
         """Start a command and return an iterator over its output, all of it, as it comes.
 
         Use it in a ``with`` block: leaving the block before the end ends the command.

@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from ekairos_sandbox.clock import Clock
 from ekairos_sandbox.exceptions import (
     CommandStartError,
+    EpochMismatchError,
     IdConflictError,
     OutcomeUnknownError,
     ProviderError,
@@ -21,7 +22,6 @@ from ekairos_sandbox.exceptions import (
 )
 from ekairos_sandbox.jobs import scripts
 from ekairos_sandbox.jobs.answers import JobAnswer, Window, encode_argv, parse_answer
-from ekairos_sandbox.jobs.errors import EpochMismatchError
 from ekairos_sandbox.jobs.spec import JobSpec, SpooledInput
 from ekairos_sandbox.provider import Connection
 from ekairos_sandbox.retry import RetryPolicy, retrying

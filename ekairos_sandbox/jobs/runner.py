@@ -10,14 +10,14 @@ from ekairos_sandbox.clock import Clock, SystemClock
 from ekairos_sandbox.exceptions import (
     CommandNotFoundError,
     CommandStartError,
+    CommandStillRunningError,
     OutcomeUnknownError,
     SandboxError,
 )
 from ekairos_sandbox.jobs.answers import JobAnswer, Window
 from ekairos_sandbox.jobs.calls import JobCalls
-from ekairos_sandbox.jobs.errors import CommandStillRunningError
 from ekairos_sandbox.jobs.spec import JobSpec, check_command_id
-from ekairos_sandbox.jobs.stream import JobStream, Patience
+from ekairos_sandbox.jobs.stream import CommandStream, Patience
 from ekairos_sandbox.provider import Connection
 from ekairos_sandbox.results import CommandResult, CommandState, OutputChunk
 from ekairos_sandbox.retry import RetryPolicy
@@ -151,7 +151,7 @@ class JobRunner:
                 self._pause(asked, answer)
             return answer.result(spec.argv, timed_out=patience.over)
 
-    def stream(self, spec: JobSpec) -> JobStream:
+    def stream(self, spec: JobSpec) -> CommandStream:
         """Start a command and return its output as it comes.
 
         Blocks until there is output, at most a second. Use it as a context manager: leaving it
@@ -161,7 +161,7 @@ class JobRunner:
             SandboxError: As ``start``.
         """
         with self._cancelled_on_interrupt(spec.command_id):
-            return JobStream(self, spec)
+            return CommandStream(self, spec)
 
     def result(self, command_id: str, *, timeout_s: float | None = None) -> CommandResult:
         """Wait for the end of a command that was started elsewhere, and return its result.

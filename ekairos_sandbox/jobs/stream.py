@@ -62,7 +62,7 @@ class _HeadAndTail:
         return self._data
 
 
-class JobStream:
+class CommandStream:
     """The output of a running command: iterate for ``OutputChunk``, then ask for ``result()``.
 
     Attributes:
@@ -123,7 +123,7 @@ class JobStream:
             self._runner.cancel_quietly(self.command_id)
         self._detached = True
 
-    def __enter__(self) -> JobStream:
+    def __enter__(self) -> CommandStream:
         return self
 
     def __exit__(

@@ -7,6 +7,7 @@ from typing import Any
 
 from ekairos_sandbox.connections import Live
 from ekairos_sandbox.exceptions import (
+    EpochMismatchError,
     LifecycleError,
     RecordConflictError,
     SandboxError,
@@ -14,7 +15,6 @@ from ekairos_sandbox.exceptions import (
     SandboxNotReadyError,
     SandboxStoppedError,
 )
-from ekairos_sandbox.jobs.errors import EpochMismatchError
 from ekairos_sandbox.lifecycle.creation import Creation, failed, never_finished
 from ekairos_sandbox.lifecycle.ending import Ending
 from ekairos_sandbox.lifecycle.ledger import Ledger, incarnation_of, new_epoch

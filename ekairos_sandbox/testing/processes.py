@@ -8,8 +8,11 @@ import uuid
 
 import pytest
 
-from ekairos_sandbox.exceptions import CommandNotFoundError, IdConflictError
-from ekairos_sandbox.jobs.errors import CommandStillRunningError
+from ekairos_sandbox.exceptions import (
+    CommandNotFoundError,
+    CommandStillRunningError,
+    IdConflictError,
+)
 from ekairos_sandbox.raising import RaisingSandbox
 from ekairos_sandbox.results import OutputChunk
 from ekairos_sandbox.testing.base import Lab, Suite, is_alive, sh, text

@@ -23,7 +23,6 @@ from ekairos_sandbox.exceptions import (
     RemoteFileNotFoundError,
     SandboxError,
 )
-from ekairos_sandbox.jobs.errors import CommandStillRunningError, EpochMismatchError
 from ekairos_sandbox.results import CommandResult
 
 CODES = {
@@ -44,6 +43,7 @@ CODES = {
     "SandboxNotReadyError": "sandbox_not_ready",
     "SandboxFailedError": "sandbox_failed",
     "IdConflictError": "id_conflict",
+    "EpochMismatchError": "epoch_mismatch",
     "ProviderError": "provider_error",
     "ProviderAuthError": "provider_auth",
     "ProviderRateLimitedError": "provider_rate_limited",
@@ -57,15 +57,16 @@ CODES = {
     "CommandFailedError": "command_failed",
     "CommandStartError": "command_start_failed",
     "CommandNotFoundError": "command_not_found",
+    "CommandStillRunningError": "command_running",
     "RemoteFileError": "file_error",
     "RemoteFileNotFoundError": "file_not_found",
     "TransferError": "transfer_failed",
 }
-JOB_CODES = {"CommandStillRunningError": "command_running", "EpochMismatchError": "epoch_mismatch"}
 BUILTINS = {
     "ProviderNotInstalledError": LookupError,
     "RecordNotFoundError": LookupError,
     "CommandNotFoundError": LookupError,
+    "CommandStillRunningError": TimeoutError,
     "ProviderTimeoutError": TimeoutError,
     "RemoteFileNotFoundError": FileNotFoundError,
 }
@@ -77,6 +78,7 @@ RETRYABLE = {
     "ProviderTimeoutError",
     "ProviderUnavailableError",
     "SandboxNotRunningError",
+    "CommandStillRunningError",
     "TransferError",
 }
 CONTEXT = {
@@ -121,7 +123,7 @@ def drawn() -> dict[str, str | None]:
 
 classes = pytest.mark.parametrize(
     "cls",
-    [*defined().values(), CommandStillRunningError, EpochMismatchError],
+    defined().values(),
     ids=lambda cls: cls.__name__,
 )
 
@@ -153,7 +155,7 @@ def test_codes_are_unique_and_public_classes_are_exported() -> None:
     public = [cls for cls in every_class() if cls.__module__.startswith("ekairos_sandbox.")]
     own_codes = [cls.code for cls in public if "code" in vars(cls)]
     assert len(own_codes) == len(set(own_codes))
-    assert set(own_codes) == {*CODES.values(), *JOB_CODES.values()}
+    assert set(own_codes) == set(CODES.values())
     assert {name for name in CODES if not hasattr(ekairos_sandbox, name)} == set()
 
 
@@ -218,7 +220,7 @@ def test_whether_to_try_again_is_said_unless_the_caller_knows_better(
     cls: type[SandboxError],
 ) -> None:
     name = cls.__name__
-    if name in RETRYABLE or cls is CommandStillRunningError:
+    if name in RETRYABLE:
         assert cls().retryable is True
     elif cls is ProviderError:
         assert cls().retryable is None

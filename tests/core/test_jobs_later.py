@@ -18,8 +18,11 @@ from helpers.host_shell import (
     until,
 )
 
-from ekairos_sandbox.exceptions import CommandNotFoundError, CommandStartError
-from ekairos_sandbox.jobs.errors import CommandStillRunningError
+from ekairos_sandbox.exceptions import (
+    CommandNotFoundError,
+    CommandStartError,
+    CommandStillRunningError,
+)
 from ekairos_sandbox.jobs.runner import JobRunner
 from ekairos_sandbox.results import OutputChunk
 

@@ -32,13 +32,13 @@ from helpers.host_shell import (
 from ekairos_sandbox.exceptions import (
     CommandNotFoundError,
     CommandStartError,
+    EpochMismatchError,
     OutcomeUnknownError,
     ProviderAuthError,
     ProviderUnavailableError,
     SandboxGoneError,
     SandboxNotRunningError,
 )
-from ekairos_sandbox.jobs.errors import EpochMismatchError
 from ekairos_sandbox.jobs.prepare import prepare
 from ekairos_sandbox.jobs.runner import JobRunner
 from ekairos_sandbox.jobs.spec import JobSpec, new_command_id

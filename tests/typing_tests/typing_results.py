@@ -25,7 +25,7 @@ from ekairos_sandbox import (
     ServiceResult,
     TransferStats,
 )
-from ekairos_sandbox.jobs.stream import JobStream
+from ekairos_sandbox.jobs.stream import CommandStream
 from ekairos_sandbox.results import CommandState
 
 
@@ -88,7 +88,7 @@ def the_service_returns_results(service: SandboxService, sandbox_id: str) -> Non
     assert_type(service.iter_sandboxes(), Iterator[SandboxRecord])
     assert_type(service.run_command(sandbox_id, "true"), ServiceResult[CommandResult])
     assert_type(service.run_command(sandbox_id, ["echo", "x"]), ServiceResult[CommandResult])
-    assert_type(service.stream_command(sandbox_id, "true"), ServiceResult[JobStream])
+    assert_type(service.stream_command(sandbox_id, "true"), ServiceResult[CommandStream])
     assert_type(service.start_command(sandbox_id, "true"), ServiceResult[Command])
     assert_type(service.get_command(sandbox_id, "c"), Command)
     assert_type(service.list_commands(sandbox_id), ServiceResult[dict[str, CommandState]])
@@ -120,7 +120,7 @@ def raising_returns_plain_data(service: SandboxService, sandbox_id: str) -> None
     assert_type(raising.list_sandboxes(status=["active", "error"]), RecordPage)
     assert_type(raising.iter_sandboxes(), Iterator[SandboxRecord])
     assert_type(raising.run_command(sandbox_id, "true"), CommandResult)
-    assert_type(raising.stream_command(sandbox_id, "true"), JobStream)
+    assert_type(raising.stream_command(sandbox_id, "true"), CommandStream)
     assert_type(raising.start_command(sandbox_id, "true"), RaisingCommand)
     assert_type(raising.get_command(sandbox_id, "c"), RaisingCommand)
     assert_type(raising.read_file(sandbox_id, "a"), bytes)
