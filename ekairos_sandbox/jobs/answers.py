@@ -21,6 +21,10 @@ _NUMBER = re.compile(r"[0-9]{1,15}")
 _UPTIME = re.compile(r"[0-9]{1,12}\.[0-9]{2}")
 
 
+SLOW_BYTES_PER_S = 64 * 1024
+"""What a line must carry at least, so that an answer with much output is not given up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
     """Which part of the two output streams a call asks for.
@@ -42,6 +46,11 @@ class Window:
     def max_bytes(self) -> int:
         """Bound of the whole answer, in the wider of the two encodings."""
         return sum(self.limits) * 33 // 10 + envelope.SLACK_BYTES
+
+    @property
+    def transfer_s(self) -> float:
+        """Seconds that the answer may take on a slow line."""
+        return sum(self.limits) / SLOW_BYTES_PER_S
 
 
 @dataclass(frozen=True, slots=True)

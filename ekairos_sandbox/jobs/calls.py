@@ -119,8 +119,10 @@ def ask(
             damaged.
     """
     nonce = envelope.new_nonce()
-    output = connection.shell(build(nonce), timeout_s=timeout_s, max_bytes=max_bytes)
-    for fields in envelope.frames(output, nonce):
+    # Not kept in a variable: beside its parts it would double the memory that an answer takes.
+    for fields in envelope.frames(
+        connection.shell(build(nonce), timeout_s=timeout_s, max_bytes=max_bytes), nonce
+    ):
         if fields[0] == "error":
             raise Refused(fields[1] if len(fields) > 1 else "")
         found = read(fields)
@@ -166,7 +168,7 @@ class JobCalls:
                     self.connection,
                     lambda nonce: scripts.script(self._head(nonce, spec.command_id), body),
                     lambda fields: parse_answer(fields, spec.command_id, part),
-                    timeout_s=window_s + MARGIN_S,
+                    timeout_s=window_s + MARGIN_S + part.transfer_s,
                     max_bytes=part.max_bytes,
                 )
                 if answer.state == "created":
@@ -259,7 +261,7 @@ class JobCalls:
                 _answer(part, want_argv=want_argv),
             ),
             lambda fields: parse_answer(fields, command_id, part, want_argv=want_argv),
-            timeout_s=window_s + margin_s,
+            timeout_s=window_s + margin_s + part.transfer_s,
             max_bytes=part.max_bytes + (ARGV_BYTES if want_argv else 0),
         )
 

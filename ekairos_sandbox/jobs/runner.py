@@ -17,7 +17,7 @@ from ekairos_sandbox.exceptions import (
 from ekairos_sandbox.jobs.answers import JobAnswer, Window
 from ekairos_sandbox.jobs.calls import JobCalls
 from ekairos_sandbox.jobs.spec import JobSpec, check_command_id
-from ekairos_sandbox.jobs.stream import CommandStream, Patience
+from ekairos_sandbox.jobs.stream import PIECE_BYTES, CommandStream, Patience
 from ekairos_sandbox.provider import Connection
 from ekairos_sandbox.results import CommandResult, CommandState, OutputChunk
 from ekairos_sandbox.retry import RetryPolicy
@@ -27,9 +27,6 @@ WINDOW_S = 25.0
 
 KEPT_BYTES = 64 * 1024
 """How much of each stream is part of a result."""
-
-CHUNK_BYTES = 5 << 20
-"""How much of a stream one call of ``output`` fetches."""
 
 CANCEL_S = 6.0
 """How long an interrupted caller is kept waiting for the command to be told."""
@@ -232,7 +229,7 @@ class JobRunner:
             OutcomeUnknownError: The sandbox cannot be reached.
         """
         check_command_id(command_id)
-        limits = (CHUNK_BYTES, 0) if stream == "stdout" else (0, CHUNK_BYTES)
+        limits = (PIECE_BYTES, 0) if stream == "stdout" else (0, PIECE_BYTES)
         never = 10**15
         while True:
             asked = self.clock.monotonic()

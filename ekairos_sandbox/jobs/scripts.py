@@ -596,9 +596,9 @@ done </proc/self/mountinfo
 cd /
 
 ek_fifo=n
-[ -p "$ek_root/up/fifo" ] || mkfifo "$ek_root/up/fifo"
-if [ -p "$ek_root/up/fifo" ]; then
-  exec 9<>"$ek_root/up/fifo"
+[ -p "$ek_root/fifo" ] || mkfifo "$ek_root/fifo"
+if [ -p "$ek_root/fifo" ]; then
+  exec 9<>"$ek_root/fifo"
   echo ring >&9 && read -r ek_v <&9 && [ "$ek_v" = ring ] && ek_fifo=y
   exec 9<&-
 fi

@@ -16,9 +16,10 @@ from ekairos_sandbox.results import CommandResult, OutputChunk
 if TYPE_CHECKING:
     from ekairos_sandbox.jobs.runner import JobRunner
 
-PIECE_BYTES = 1 << 20
-KEPT_BYTES = 64 * 1024
+PIECE_BYTES = 5 << 20
+"""How much of each stream one call fetches at most."""
 
+KEPT_BYTES = 64 * 1024
 
 BACKSTOP_S = 5.0
 """How long after timeout and grace the client itself ends a command."""

@@ -36,9 +36,9 @@ def frames(output: bytes, nonce: str) -> list[list[str]]:
 
     The caller checks number, kind and lengths of the fields, and takes the first that fits.
     """
-    text = output.translate(None, _OUTSIDE)
+    output = output.translate(None, _OUTSIDE)
     both = (nonce.encode(), nonce.encode())
-    found = [match[2] for match in _FRAME.finditer(text) if match.group(1, 3) == both]
+    found = [match[2] for match in _FRAME.finditer(output) if match.group(1, 3) == both]
     return [fields.decode("ascii").split(":") for fields in reversed(found)]
 
 

@@ -7,7 +7,7 @@ state however often it runs. So calls whose fate is unknown are simply made agai
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Protocol
 
 from ekairos_sandbox.clock import Clock, SystemClock
 from ekairos_sandbox.exceptions import (
@@ -41,6 +41,13 @@ need() { for c do command -v "$c" >/dev/null || no tool "$c"; done; }
 """
 
 
+class RunScript(Protocol):
+    """Runs a script and returns what it wrote to standard output, as ``Shell.shell`` does."""
+
+    def __call__(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
+        """Run it."""
+
+
 class MissingToolError(RemoteFileError):
     """The sandbox lacks a program that the operation needs.
 
@@ -72,6 +79,7 @@ def ask(
     body: bytes,
     paths: list[str],
     *,
+    run: RunScript | None = None,
     answer_bytes: int = 0,
     clock: Clock | None = None,
     repeat: bool = True,
@@ -83,6 +91,7 @@ def ask(
         shell: Where.
         body: Statements after the prelude; harmless to run any number of times.
         paths: The files that the script is about, by the number it puts into ``I``.
+        run: How the script is run; None means ``shell.shell``.
         answer_bytes: Length of the longest answer, its fixed parts aside.
         clock: Time and sleep.
         repeat: Whether a call is made again when its answer was lost.
@@ -97,7 +106,7 @@ def ask(
 
     def once() -> list[str]:
         nonce = new_nonce()
-        output = shell.shell(script(body, nonce), timeout_s=timeout_s, max_bytes=limit)
+        output = (run or shell.shell)(script(body, nonce), timeout_s=timeout_s, max_bytes=limit)
         found = frames(output, nonce)
         if not found:
             raise TransferError("the sandbox's answer was cut short", outcome="unknown")

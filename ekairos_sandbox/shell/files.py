@@ -14,7 +14,7 @@ from typing import Literal
 
 from ekairos_sandbox.clock import Clock
 from ekairos_sandbox.exceptions import SandboxError, TransferError
-from ekairos_sandbox.shell.base import Shell
+from ekairos_sandbox.shell.base import DIRECT_BYTES, FileShell, Shell
 from ekairos_sandbox.shell.exchange import ask, assign, payload
 from ekairos_sandbox.shell.writing import SmallFile, write_file, write_small_files
 
@@ -51,15 +51,17 @@ _READ = b"""\
 need stat tr head dd
 id() { stat -L -c '%s-%i-%y' "$P" | tr -d ': '; }
 printf '\\n@EK1:%s:data:%s:' "$N" "$(id)"
-{ [ "$O" = 0 ] || dd bs=1 skip="$O" count=0; head -c "$M" && printf .; } <"$P" | enc
-printf ':%s:%s@\\n' "$(id)" "$N"
+content() { [ "$O" = 0 ] || dd bs=1 skip="$O" count=0; head -c "$M" && printf .; }
 """
+_ENCODED = b'content <"$P" | enc\n'
+_INTO_FILE = b'content <"$P" >&4\n'
+_READ_END = b"""printf ':%s:%s@\\n' "$(id)" "$N"\n"""
 
 
 def read_file(
     shell: Shell, path: str, *, offset: int = 0, clock: Clock | None = None
 ) -> Iterator[bytes]:
-    """Return an iterator over the bytes of a file, in pieces of at most 4 MiB.
+    """Return an iterator over the bytes of a file, in pieces of 4 MiB (8 from a ``FileShell``).
 
     The first piece is fetched before this returns, so what is wrong with the file is raised
     here. Links are followed. An offset at or past the end yields nothing. Files without a size
@@ -90,10 +92,11 @@ class _Piece:
     data: bytes
     size: int
     identity: str
+    full: bool
 
     def is_last(self, offset: int) -> bool:
         if self.size == 0:
-            return len(self.data) < PIECE_BYTES
+            return not self.full
         return offset + len(self.data) >= self.size
 
 
@@ -113,14 +116,21 @@ def _pieces(
 
 
 def _read_piece(shell: Shell, path: str, offset: int, clock: Clock | None) -> _Piece:
-    body = b"".join((assign("P", path), b"O=%d M=%d\n" % (offset, PIECE_BYTES), _FIND, _READ))
-    # Hexadecimal digits with spaces, where the sandbox has no base64, take the most room.
-    fields = ask(shell, body, [path], answer_bytes=PIECE_BYTES * 7 // 2, clock=clock)
+    most = DIRECT_BYTES if isinstance(shell, FileShell) else PIECE_BYTES
+    head = b"".join((assign("P", path), b"O=%d M=%d\n" % (offset, most), _FIND, _READ))
+    data: bytes | None
+    if isinstance(shell, FileShell):
+        fields, data = _ask_for_file(shell, head + _INTO_FILE + _READ_END, path, clock)
+    else:
+        # Hexadecimal digits with spaces, where the sandbox has no base64, take the most room.
+        room = most * 7 // 2
+        body = head + _ENCODED + _READ_END
+        fields = ask(shell, body, [path], answer_bytes=room, clock=clock)
+        data = payload(fields[2]) if len(fields) == 4 else None
     if len(fields) != 4 or fields[0] != "data":
         raise TransferError(f"the answer about {path!r} is damaged")
-    _, before, content, after = fields
+    before, after = fields[1], fields[3]
     size, after_size = before.partition("-")[0], after.partition("-")[0]
-    data = payload(content)
     if not size.isdecimal() or data is None or not data.endswith(b"."):
         raise TransferError(f"{path!r} could not be read to its end")
     # Without a size there is nothing that stands still: /proc makes files up as they are read.
@@ -128,13 +138,29 @@ def _read_piece(shell: Shell, path: str, offset: int, clock: Clock | None) -> _P
         raise _changed(path)
     data = data[:-1]
     if size == "0":
-        return _Piece(data, 0, "")
-    expected = min(PIECE_BYTES, max(0, int(size) - offset))
+        return _Piece(data, 0, "", full=len(data) == most)
+    expected = min(most, max(0, int(size) - offset))
     if expected == 0:
         data = b""
     if len(data) != expected:
         raise TransferError(f"{path!r} gave {len(data)} bytes where {expected} were expected")
-    return _Piece(data, int(size), before)
+    return _Piece(data, int(size), before, full=len(data) == most)
+
+
+def _ask_for_file(
+    shell: FileShell, body: bytes, path: str, clock: Clock | None
+) -> tuple[list[str], bytes]:
+    data = b""
+
+    def run(script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
+        nonlocal data
+        output, data = shell.shell_receiving(
+            script, DIRECT_BYTES + 1, timeout_s=timeout_s, max_bytes=max_bytes
+        )
+        return output
+
+    fields = ask(shell, body, [path], run=run, clock=clock)
+    return fields, data
 
 
 def _changed(path: str) -> TransferError:

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from ekairos_sandbox.clock import Clock
 from ekairos_sandbox.exceptions import RemoteFileError, SandboxError
-from ekairos_sandbox.shell.base import Shell
+from ekairos_sandbox.shell.base import DIRECT_BYTES, FileShell, Shell
 from ekairos_sandbox.shell.chunks import Chunks
 from ekairos_sandbox.shell.envelope import new_nonce
-from ekairos_sandbox.shell.exchange import SCRIPT_OVERHEAD, MissingToolError, ask, assign
+from ekairos_sandbox.shell.exchange import SCRIPT_OVERHEAD, MissingToolError, RunScript, ask, assign
 from ekairos_sandbox.shell.quoting import printf_format, quote
 
 PART_BYTES = 4 * 1024 * 1024
@@ -27,7 +27,8 @@ FILES_PER_CALL = 200
 """Small files that go in one call, so that it ends in seconds."""
 
 # at: sets P to where the file shall be, links followed, and T to the temporary file beside it.
-# put: stores standard input as one part of T. has: checks how much T holds. fin: checks T and
+# put: stores standard input, decoded, as one part of T. take: the same of descriptor 4, as it is.
+# has: checks how much T holds. fin: checks T and
 # moves it to P.
 _WRITE = b"""\
 need stat dd tr readlink mkdir chmod mv rm
@@ -46,10 +47,9 @@ at() {
  [ -d "$d/" ] || m=$(mkdir -p "$d" 2>&1) || no failed "$m"
  T=$d/$Q
 }
-put() {
- m=$({ dec | { umask 077; dd bs="$1" seek="$2" conv=notrunc of="$T"; }; } 2>&1) ||
- no failed "$m"
-}
+store() { umask 077; dd bs="$1" seek="$2" conv=notrunc of="$T"; }
+put() { m=$({ dec | store "$1" "$2"; } 2>&1) || no failed "$m"; }
+take() { m=$(store "$1" "$2" 2>&1 <&4) || no failed "$m"; }
 has() { [ "$(stat -c %s "$T")" -ge "$1" ] || no short; }
 fin() {
  if [ -f "$T" ]; then
@@ -70,6 +70,12 @@ class _Coding:
     decoder: bytes
     encode: Callable[[bytes], bytes]
     text_per_3_bytes: int
+
+    def store(self, part: bytes, part_bytes: int, index: int) -> bytes:
+        """Statements that store part number ``index`` of parts of this size."""
+        no_space = b"no failed 'no space for the temporary data of sh'"
+        head = b"put %d %d <<'@' || %s\n" % (part_bytes, index, no_space)
+        return b"".join((head, self.encode(part), b"\n@\n"))
 
     def capacity(self, room: int) -> int:
         """How many bytes surely fit into ``room`` bytes of text."""
@@ -110,8 +116,8 @@ def write_file(
     Parents are made. What was there is replaced once all of the new content is stored; a link is
     followed, so that it stays and its target is replaced. The file belongs to the user that the
     shell runs as. Content that fits into one script takes one call. At most three parts of 4 MiB
-    are in memory at once. When ``chunks`` raises, nothing is replaced and the error passes
-    through.
+    are in memory at once, or of 8 MiB with a ``FileShell``. When ``chunks`` raises, nothing is
+    replaced and the error passes through.
 
     Args:
         shell: Where.
@@ -150,7 +156,7 @@ class _Transfer:
         whole = source.at_end()
         check = _finish(len(part), self._mode) if whole else _holds(len(part))
         try:
-            self._ask(coding, _put(coding, part, size, 0) + check)
+            self._store(coding, part, size, 0, check)
         except MissingToolError as error:
             if error.tool != "base64":
                 raise
@@ -162,10 +168,25 @@ class _Transfer:
         total, identity = size, ""
         while part := source.take(size):
             index, total = total // size, total + len(part)
-            lines = _EXISTS + _put(coding, part, size, index) + _holds(total)
-            identity = self._ask(coding, lines)
-        self._ask(coding, _finish(total, self._mode, identity))
+            identity = self._store(coding, part, size, index, _holds(total))
+        self._ask(_finish(total, self._mode, identity))
         return total
+
+    def _store(
+        self, coding: _Coding, part: bytes, part_bytes: int, index: int, check: bytes
+    ) -> str:
+        """Store one part; return the identity of the temporary file."""
+        before = _EXISTS if index else b""
+        shell = self._shell
+        if not isinstance(shell, FileShell):
+            return self._ask(
+                b"".join((coding.decoder, before, coding.store(part, part_bytes, index), check))
+            )
+
+        def run(script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
+            return shell.shell_sending(script, part, timeout_s=timeout_s, max_bytes=max_bytes)
+
+        return self._ask(b"%stake %d %d\n%s" % (before, part_bytes, index, check), run)
 
     def discard(self) -> None:
         """Remove the temporary file, if there may be one and the sandbox can be asked."""
@@ -174,18 +195,20 @@ class _Transfer:
                 body = _WRITE + self._where + b'rm -f "$T"; say done\n'
                 ask(self._shell, body, [self._path], repeat=False, timeout_s=15.0)
 
-    def _ask(self, coding: _Coding, lines: bytes) -> str:
+    def _ask(self, lines: bytes, run: RunScript | None = None) -> str:
         """Run statements about the file; return the identity of its temporary file."""
         self._begun = True
-        body = b"".join((coding.decoder, _WRITE, self._where, lines, b'say "done:$(id "$T")"\n'))
+        body = b"".join((_WRITE, self._where, lines, b'say "done:$(id "$T")"\n'))
         try:
-            return ask(self._shell, body, [self._path], clock=self._clock)[-1]
+            return ask(self._shell, body, [self._path], run=run, clock=self._clock)[-1]
         except RemoteFileError:
             self._begun = False  # the script that refused has removed the temporary file
             raise
 
     def _part_bytes(self, coding: _Coding) -> int:
         limit = self._shell.max_script_bytes
+        if isinstance(self._shell, FileShell):
+            return DIRECT_BYTES
         if limit is None:
             return PART_BYTES
         size = coding.capacity(limit - _FIXED_BYTES - _FILE_BYTES - len(self._where))
@@ -236,7 +259,7 @@ def _send_batches(
 
     for file in files:
         size = len(file.data)
-        lines = _put(coding, file.data, max(size, 1), 0)
+        lines = coding.store(file.data, max(size, 1), 0)
         lines += _finish(size, check_mode(file.mode))
         block = _where(file.path, len(blocks), nonce) + lines
         if len(block) > room or len(blocks) == FILES_PER_CALL:
@@ -257,13 +280,6 @@ _EXISTS = b'[ -f "$T" ] || no gone\n'
 def _where(path: str, number: int, nonce: str) -> bytes:
     temporary = f".{_name(path)[:48]}.ekairos-{nonce}"
     return b"%s%sat %d\n" % (assign("P", path), assign("Q", temporary), number)
-
-
-def _put(coding: _Coding, part: bytes, part_bytes: int, index: int) -> bytes:
-    """Statements that store part number ``index`` of parts of this size."""
-    no_space = b"no failed 'no space for the temporary data of sh'"
-    head = b"put %d %d <<'@' || %s\n" % (part_bytes, index, no_space)
-    return b"".join((head, coding.encode(part), b"\n@\n"))
 
 
 def _holds(total: int) -> bytes:

@@ -6,21 +6,22 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench.measure import Row, sandbox
-from ekairos_sandbox_local.provider import LocalConnection
+from ekairos_sandbox_local.sandboxes import Sandboxes
+from ekairos_sandbox_local.state import Meta
 
 from ekairos_sandbox import SandboxService
 
 
 def rows() -> Iterator[Row]:
-    """Count the calls of a connection while the verbs run."""
+    """Count the scripts that reach the sandbox while the verbs run."""
     calls: list[int] = []
-    shell = LocalConnection.shell
+    shell = Sandboxes.shell
 
-    def counted(self: LocalConnection, script: bytes, **limits: Any) -> bytes:
+    def counted(self: Sandboxes, meta: Meta, script: bytes, **limits: Any) -> bytes:
         calls.append(len(script))
-        return shell(self, script, **limits)
+        return shell(self, meta, script, **limits)
 
-    LocalConnection.shell = counted  # type: ignore[method-assign]
+    Sandboxes.shell = counted  # type: ignore[method-assign]
 
     def count(act: Callable[[], object]) -> str:
         calls.clear()
@@ -54,4 +55,4 @@ def rows() -> Iterator[Row]:
                 {f"f{i}": b"x" for i in range(20)})), "1")  # fmt: skip
             yield Row("`read_file`", count(lambda: box.read_file("f1")), "1")
     finally:
-        LocalConnection.shell = shell  # type: ignore[method-assign]
+        Sandboxes.shell = shell  # type: ignore[method-assign]

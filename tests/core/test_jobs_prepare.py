@@ -73,7 +73,7 @@ def test_one_call_prepares_a_sandbox(shell: HostShell, tmp_path: Path) -> None:
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
     assert stat.S_IMODE((state / "env").stat().st_mode) == 0o600
     assert sorted(path.name for path in state.iterdir()) == [
-        *("caps", "env", "epoch", "jobs", "purged", "up"),
+        *("caps", "env", "epoch", "fifo", "jobs", "purged", "up"),
     ]
 
 

@@ -28,7 +28,8 @@ from ekairos_sandbox_local.state import try_lock
 
 _PIPE_BYTES = 1024 * 1024
 _PATIENCE_S = 5.0
-_SEALS = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, _SHRINK, _GROW, _WRITE
+_SEAL_WRITE = 0x8
+_SEALS = 0x1 | 0x2 | 0x4 | _SEAL_WRITE  # F_SEAL_SEAL, _SHRINK, _GROW
 _PROLOGUE = b"exec 3<&-; { echo 500 >/proc/self/oom_score_adj; } 2>/dev/null\n"
 """Forget the script's descriptor; be the first to go when memory runs out."""
 
@@ -107,8 +108,18 @@ def run(
     uid: int | None,
     timeout_s: float,
     max_bytes: int,
+    file: int | None = None,
 ) -> bytes:
     """Have a script run and return its output.
+
+    Args:
+        folder: The sandbox's folder.
+        external_id: Which sandbox is meant.
+        script: The script.
+        uid: The user id it runs as, where that is not the caller's own.
+        timeout_s: Seconds until the caller gives up.
+        max_bytes: Bound of the output.
+        file: A file in memory that the script gets as its descriptor 4.
 
     Raises:
         NotAliveError: No holder; the script did not run.
@@ -119,8 +130,9 @@ def run(
     limit = time.monotonic() + timeout_s
     with contextlib.ExitStack() as stack:
         connection = stack.enter_context(connect(folder, timeout_s))
-        memory = _script_file(script)
+        memory = memory_file(_PROLOGUE, script)
         stack.callback(os.close, memory)
+        given = [memory] if file is None else [memory, file]
         output, written = os.pipe2(os.O_CLOEXEC)
         stack.callback(os.close, output)
         try:
@@ -130,7 +142,8 @@ def run(
             if uid is not None:
                 os.fchown(written, uid, uid)  # or /dev/stdout could not be opened inside
             try:
-                socket.send_fds(connection, [b"R" + external_id.encode()], [memory, written])
+                given.insert(1, written)
+                socket.send_fds(connection, [b"R" + external_id.encode()], given)
             except OSError as error:
                 raise NotAliveError from error
         finally:
@@ -332,17 +345,38 @@ def lock_is_free(folder: Path) -> bool:
         os.close(fd)
 
 
-def _script_file(script: bytes) -> int:
-    fd = os.memfd_create("script", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def memory_file(*pieces: bytes) -> int:
+    """Return the descriptor of a file in memory that holds this, at its beginning, for ever."""
+    fd = os.memfd_create("ekairos", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        view = memoryview(_PROLOGUE + script)
-        while view:
-            view = view[os.write(fd, view) :]
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(fd, view) :]
+        os.lseek(fd, 0, os.SEEK_SET)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def memory_room(size: int) -> int:
+    """Return the descriptor of a file in memory that takes so many bytes and no more."""
+    fd = os.memfd_create("ekairos", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS & ~_SEAL_WRITE)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def written_into(file: int) -> bytes:
+    """Return what a script wrote into its file, from the beginning on."""
+    size = min(os.lseek(file, 0, os.SEEK_CUR), os.fstat(file).st_size)
+    return os.pread(file, size, 0)
 
 
 def _timeout(what: str, outcome: Any = "failed") -> ProviderTimeoutError:

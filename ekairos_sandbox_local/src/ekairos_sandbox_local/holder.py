@@ -8,7 +8,7 @@ signalled or traced from inside; being inside its other namespaces, it can do no
 One packet is one request, one packet the answer::
 
     R + external id, descriptors [script, output]   ->  X + exit code (negative: a signal)
-                                                         E + errno: the script did not start
+        or [script, output, file for descriptor 4]       E + errno: the script did not start
     K + external id                                 ->  K when everything has ended
     anything with another id                        ->  W
 
@@ -210,7 +210,7 @@ class Holder:
         size = array.array("i").itemsize
         try:
             packet, extra, _, _ = connection.recvmsg(
-                64, socket.CMSG_SPACE(2 * size), socket.MSG_CMSG_CLOEXEC
+                64, socket.CMSG_SPACE(3 * size), socket.MSG_CMSG_CLOEXEC
             )
         except OSError:
             connection.close()
@@ -226,7 +226,7 @@ class Holder:
                 _answer(connection, b"W")
             elif packet[:1] == b"K":
                 self.ended_for.append(connection)
-            elif packet[:1] == b"R" and len(fds) == 2:
+            elif packet[:1] == b"R" and len(fds) in (2, 3):
                 self._run(connection, *fds)
             else:
                 connection.close()
@@ -234,7 +234,9 @@ class Holder:
             for fd in fds:
                 os.close(fd)
 
-    def _run(self, connection: socket.socket, script: int, output: int) -> None:
+    def _run(
+        self, connection: socket.socket, script: int, output: int, file: int | None = None
+    ) -> None:
         try:
             pid = os.fork()
         except OSError as error:
@@ -242,19 +244,18 @@ class Holder:
             return
         if pid == 0:
             try:
-                self._become_script(script, output)
+                self._become_script(script, output, file)
             finally:
                 os._exit(127)
         self.scripts[pid] = connection
 
-    def _become_script(self, script: int, output: int) -> None:
+    def _become_script(self, script: int, output: int, file: int | None) -> None:
         os.setsid()
-        os.dup2(self.null, 0)
-        os.dup2(output, 1)
-        os.dup2(self.null, 2)
-        os.dup2(script, 3)
-        os.set_inheritable(3, True)
-        os.closerange(4, 65536)
+        given = (self.null, output, self.null, script) + (() if file is None else (file,))
+        # out of the way first: one may have the number that another shall get
+        for target, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 5) for fd in given]):
+            os.dup2(fd, target)
+        os.closerange(len(given), 65536)
         os.umask(0o022)
         if not self.isolated:
             namespaces.die_with_parent()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
@@ -54,6 +55,35 @@ class LocalConnection(Connection):
         background. When ``timeout_s`` is over the script runs on.
         """
         return self._sandboxes.shell(self._meta, script, timeout_s=timeout_s, max_bytes=max_bytes)
+
+    def shell_sending(
+        self, script: bytes, data: bytes, *, timeout_s: float, max_bytes: int
+    ) -> bytes:
+        """Run a script that finds ``data`` in its descriptor 4; see ``FileShell``."""
+        from ekairos_sandbox_local import client
+
+        file = client.memory_file(data)
+        try:
+            return self._sandboxes.shell(
+                self._meta, script, timeout_s=timeout_s, max_bytes=max_bytes, file=file
+            )
+        finally:
+            os.close(file)
+
+    def shell_receiving(
+        self, script: bytes, room: int, *, timeout_s: float, max_bytes: int
+    ) -> tuple[bytes, bytes]:
+        """Run a script that may write ``room`` bytes into its descriptor 4; see ``FileShell``."""
+        from ekairos_sandbox_local import client
+
+        file = client.memory_room(room)
+        try:
+            output = self._sandboxes.shell(
+                self._meta, script, timeout_s=timeout_s, max_bytes=max_bytes, file=file
+            )
+            return output, client.written_into(file)
+        finally:
+            os.close(file)
 
 
 class LocalProvider(Provider[LocalOptions]):

@@ -126,8 +126,18 @@ class Sandboxes:
         """
         self._start(meta, timeout_s, renew=True)
 
-    def shell(self, meta: Meta, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
+    def shell(
+        self,
+        meta: Meta,
+        script: bytes,
+        *,
+        timeout_s: float,
+        max_bytes: int,
+        file: int | None = None,
+    ) -> bytes:
         """Run a script; a holder that died is started again first.
+
+        ``file`` is the descriptor of a file in memory for the script's descriptor 4.
 
         Raises:
             SandboxGoneError: It no longer exists; the script did not run.
@@ -145,6 +155,7 @@ class Sandboxes:
                     uid=meta.uid,
                     timeout_s=max(limit - time.monotonic(), 0),
                     max_bytes=max_bytes,
+                    file=file,
                 )
             except (FileNotFoundError, client.OtherSandboxError):
                 self._require(meta)

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from ekairos_sandbox_local.provider import LocalConnection
 from helpers.local_sandboxes import Local, sh, wait_until
 
 from ekairos_sandbox.exceptions import ProviderError, ProviderTimeoutError
@@ -50,6 +51,45 @@ def test_the_script_is_in_no_argument_list_and_on_no_descriptor(local: Local) ->
 
     assert "s3cret" not in output
     assert "sh /dev/fd/3" in output
+
+
+def test_a_script_reads_the_bytes_it_was_sent_and_cannot_change_them(local: Local) -> None:
+    connection, _ = local.create()
+    assert isinstance(connection, LocalConnection)
+    sent = bytes(range(256)) * 10_000
+
+    script = b"cat <&4; { echo x >&4; echo x >/dev/fd/4; } 2>/dev/null || printf refused"
+    output = connection.shell_sending(script, sent, timeout_s=30, max_bytes=len(sent) + 100)
+
+    assert output == sent + b"refused"
+
+
+def test_a_script_writes_into_its_file_what_there_is_room_for(local: Local) -> None:
+    connection, _ = local.create()
+    assert isinstance(connection, LocalConnection)
+    script = b"printf 'a\\000b' >&4; head -c 10 /dev/zero >&4; printf full >&4 || printf refused"
+
+    output, got = connection.shell_receiving(script, 13, timeout_s=30, max_bytes=100)
+    assert (output, got) == (b"refused", b"a\0b" + bytes(10))
+
+    output, got = connection.shell_receiving(b"printf short >&4", 13, timeout_s=30, max_bytes=100)
+    assert (output, got) == (b"", b"short")
+
+
+def test_a_script_without_a_file_has_no_fourth_descriptor(local: Local) -> None:
+    connection, _ = local.create()
+
+    assert sh(connection, "[ -e /proc/self/fd/4 ] || echo none") == "none"
+
+
+def test_files_of_several_parts_and_without_a_size_are_read(local: Local) -> None:
+    connection, _ = local.create()
+    part = os.urandom(1 << 20)
+
+    assert connection.write_file("big", [part] * 35) == 35 << 20
+    assert b"".join(connection.read_file("big")) == part * 35
+    assert b"".join(connection.read_file("big", offset=17 << 20)) == part * 18
+    assert b"".join(connection.read_file("/proc/version")).startswith(b"Linux version")
 
 
 def test_standard_input_is_empty(local: Local) -> None:
