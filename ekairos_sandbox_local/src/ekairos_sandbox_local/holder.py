@@ -18,14 +18,13 @@ input; what became of the start goes to standard output: an empty tuple, or kind
 went wrong.
 """
 
-# What is imported here adds to the time that a sandbox takes to start: typing, pathlib, json and
-# dataclasses would double it. Hence marshal, between two processes of one Python.
-# ruff: noqa: PTH108, PTH110
+# What is imported here adds to the time that a sandbox takes to start: typing, pathlib, json,
+# dataclasses and contextlib would double it, and so would what socket and signal add to the modules
+# of the interpreter that they are made of. Hence also marshal, between two processes of one Python.
+# ruff: noqa: PTH108, PTH110, SIM105
 
 from __future__ import annotations
 
-import array
-import contextlib
 import errno
 import fcntl
 import gc
@@ -33,17 +32,20 @@ import marshal
 import os
 import resource
 import select
-import signal
-import socket
 import struct
 import sys
 import time
 
-from ekairos_sandbox_local import namespaces, processes
+from ekairos_sandbox_local import namespaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
+    import socket
     from typing import Any, NoReturn
+else:
+    import _signal as signal
+    import _socket as socket
 
 _KINDS = ("ipc", "uts", "cgroup", "pid", "mnt", "net")
 _START_S = 30
@@ -67,6 +69,10 @@ class Holder:
         self.scripts: dict[int, socket.socket] = {}
         self.connections: dict[int, socket.socket] = {}
         self.ended_for: list[socket.socket] = []
+        if not self.isolated:  # now, because the user that this becomes may not be let in there
+            from ekairos_sandbox_local.processes import end_descendants
+
+            self.end_descendants = end_descendants
 
     def start(self) -> None:
         """Bring the sandbox up to the point where it takes requests."""
@@ -199,15 +205,16 @@ class Holder:
 
     def _accept(self, poller: select.poll) -> None:
         try:
-            connection, _ = self.server.accept()
+            fd, _ = self.server._accept()  # type: ignore[attr-defined]  # noqa: SLF001
         except OSError:  # gone again, or no descriptors left
             return
+        connection = socket.socket(fileno=fd)
         connection.setblocking(False)
         self.connections[connection.fileno()] = connection
         poller.register(connection.fileno(), select.POLLIN)
 
     def _request(self, connection: socket.socket) -> None:
-        size = array.array("i").itemsize
+        size = struct.calcsize("i")
         try:
             packet, extra, _, _ = connection.recvmsg(
                 64, socket.CMSG_SPACE(3 * size), socket.MSG_CMSG_CLOEXEC
@@ -215,10 +222,10 @@ class Holder:
         except OSError:
             connection.close()
             return
-        fds = array.array("i")
+        fds: list[int] = []
         for level, kind, data in extra:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                fds.frombytes(data[: len(data) // size * size])
+                fds += struct.unpack(f"{len(data) // size}i", data[: len(data) // size * size])
         try:
             if not packet:
                 connection.close()
@@ -283,14 +290,18 @@ class Holder:
     def _end(self) -> None:
         self.server.close()
         if not self.isolated:
-            processes.end_descendants(own_user=self.config["uid"] is not None, timeout_s=_END_S)
+            self.end_descendants(own_user=self.config["uid"] is not None, timeout_s=_END_S)
             return
-        with contextlib.suppress(ProcessLookupError):
+        try:
             signal.pidfd_send_signal(self.guest_pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
         # the namespace is not gone before each of its processes is reaped
-        with contextlib.suppress(ChildProcessError):
+        try:
             while os.waitpid(-1, 0):
                 pass
+        except ChildProcessError:
+            pass
 
 
 def main() -> NoReturn:
@@ -309,8 +320,10 @@ def main() -> NoReturn:
             report = ("system", f"{error.strerror}: {_where(error)}")
         if config["door"] is not None:
             os.close(config["door"])
-        with contextlib.suppress(BrokenPipeError):  # the caller died; the next one finds it
+        try:
             os.write(1, marshal.dumps(report))
+        except BrokenPipeError:  # the caller died; the next one finds it
+            pass
         if report:
             os._exit(1)
         os.dup2(holder.null, 0)
@@ -360,6 +373,8 @@ def _default_signals() -> None:
 
 
 def _answer(connection: socket.socket, packet: bytes) -> None:
-    with contextlib.suppress(OSError):  # the client is gone; its script ran to its end
+    try:
         connection.send(packet)
+    except OSError:  # the client is gone; its script ran to its end
+        pass
     connection.close()
