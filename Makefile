@@ -10,6 +10,9 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 DISTRIBUTIONS := $(wildcard ekairos_sandbox_*)
 PYPROJECTS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
 
+# Two processes, because most tests wait half of their time for processes of their own.
+PARALLEL ?= -n 2 --dist loadgroup
+
 .PHONY: help demo test check soak lint format types bench clean
 
 help:
@@ -32,7 +35,7 @@ demo: $(VENV)/.ready
 	@STORE='$(STORE)' $(BIN)/python docs/examples/demo.py
 
 test: $(VENV)/.ready
-	$(BIN)/pytest -m "not live and not packaging and not oracle and not slow and not soak"
+	$(BIN)/pytest $(PARALLEL) -m "not live and not packaging and not oracle and not slow and not soak"
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -42,7 +45,8 @@ types: $(VENV)/.ready
 	$(BIN)/mypy
 
 check: lint types
-	$(BIN)/pytest -m "not live and not soak"
+	$(BIN)/pytest $(PARALLEL) -m "not live and not packaging and not oracle and not soak"
+	$(BIN)/pytest -m "(packaging or oracle) and not live and not soak"
 
 soak: $(VENV)/.ready
 	$(BIN)/pytest -m soak -s

@@ -100,7 +100,7 @@ class FakeGuest:
         if 'say "stat:$(' in text or 'rm -f "$P" && say done' in text:
             return self._file(text)
         nonce = _word(text, r"ek_nonce=(\w+)")
-        if "ek_put() {" in text:
+        if "ek_new=" in text:
             return self._prepare(text, nonce)
         if "ek_list=" in text:
             return self._list(nonce)
@@ -147,7 +147,7 @@ class FakeGuest:
         return _frame(nonce, "no", "0", "noent", "b")
 
     def _prepare(self, text: str, nonce: str) -> bytes:
-        epoch = _word(text, r'\n\[ -z "\S*" \] \|\| echo "(\S*)" \| ek_put epoch')
+        epoch = _word(text, r'echo "(\S*)" >"\$ek_new/epoch"')
         with self._lock:
             if epoch:
                 self.epoch = epoch

@@ -12,6 +12,8 @@ from helpers import faulty_folders
 from helpers.faulty_folders import CAUGHT, TOLERATED
 from helpers.folder_provider import FAULTS
 
+pytestmark = pytest.mark.xdist_group("catches")  # one process makes what all of them look at
+
 EXPECTED = ("test_account_is_stable_text", "test_find_of_an_unknown_name_is_none")
 
 

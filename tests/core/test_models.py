@@ -273,7 +273,7 @@ BAD: list[tuple[Mapping[str, Any], str]] = [
     ({"purpose": "\ud800"}, "purpose: "),
     ({"params": {"ekairos": SECRET}}, "params: must not hold the key 'ekairos'"),
     ({"params": SECRET}, "params: "),
-    ({"params": {"x": object()}}, "params.x: "),
+    ({"params": {"x": ...}}, "params.x: "),
     ({"params": {"x": float("nan")}}, "params: holds NaN"),
     ({"params": {"x": [float("-inf")]}}, "params: holds NaN"),
     ({"params": {"x": SECRET + "\ud800"}}, "params: holds NaN, infinity or half a character"),
