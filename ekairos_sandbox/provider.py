@@ -264,7 +264,8 @@ class Connection(ABC):
     def read_file(self, path: str, *, offset: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a file from ``offset`` on, in pieces of any size.
 
-        The default goes through ``shell``.
+        The default goes through ``shell``, or faster through the calls of ``FileShell`` (in
+        ``ekairos_sandbox.shell.base``), where a connection has them.
 
         Raises:
             RemoteFileNotFoundError: No such file; raised before the first piece.

@@ -235,6 +235,14 @@ read -r ek_v </proc/$$/stat
 set -- ${ek_v##*) }
 shift 19
 exec 8<>"$ek_job/status"
+ek_out=$ek_job/out ek_err=$ek_job/err
+if [ "$ek_fifo" = y ]; then
+  exec 3>>"$ek_out" 4>>"$ek_err"
+  ek_out=$ek_job/o ek_err=$ek_job/e
+  # Whoever has a FIFO open both ways neither waits for the other side nor lets it see an end. So
+  # the command and the pumps, which inherit this, may open theirs in any order.
+  exec 5<>"$ek_out" 6<>"$ek_err"
+fi
 set -C
 { echo "$$ $1 $ek_boot $ek_mark @{digest} ." >"$ek_job/go"; } || exit 0
 set +C
@@ -247,14 +255,6 @@ case $0 in */up/*) set -- "$0" ;; esac
 [ $# = 0 ] || rm -f "$@"
 printf '%s.' '@{argv}' >"$ek_job/argv"
 read -r ek_up0 ek_v </proc/uptime
-ek_out=$ek_job/out ek_err=$ek_job/err
-if [ "$ek_fifo" = y ]; then
-  exec 3>>"$ek_out" 4>>"$ek_err"
-  ek_out=$ek_job/o ek_err=$ek_job/e
-  # Whoever has a FIFO open both ways neither waits for the other side nor lets it see an end. So
-  # the command and the pumps, which inherit this, may open theirs in any order.
-  exec 5<>"$ek_out" 6<>"$ek_err"
-fi
 (
   trap - INT QUIT TERM HUP USR1 USR2
   set --

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -18,6 +19,13 @@ from ekairos_sandbox.exceptions import (
     SandboxNotRunningError,
 )
 from ekairos_sandbox.provider import SandboxRef
+
+
+@pytest.fixture
+def nap() -> str:
+    """Seconds to sleep; no other process of this machine has this argument."""
+    return f"4242.{secrets.randbelow(10**9):09}"
+
 
 ISOLATIONS = pytest.mark.parametrize("isolation", ["bubblewrap", "none"])
 
@@ -85,10 +93,10 @@ def test_a_client_killed_during_create_leaves_what_the_next_create_adopts(local:
 
 @ISOLATIONS
 def test_after_the_holders_death_the_next_script_finds_the_files(
-    local: Local, isolation: str
+    local: Local, isolation: str, nap: str
 ) -> None:
     connection, ref = local.create(isolation=isolation)
-    sh(connection, "echo kept > note; sleep 4242.5 & echo")
+    sh(connection, f"echo kept > note; sleep {nap} & echo")
     first = local.holder_pid(ref)
 
     os.kill(first, signal.SIGKILL)
@@ -96,7 +104,7 @@ def test_after_the_holders_death_the_next_script_finds_the_files(
 
     assert sh(connection, "cat note") == "kept"
     assert local.holder_pid(ref) != first
-    wait_until(lambda: host_processes("4242.5") == [])
+    wait_until(lambda: host_processes(nap) == [])
 
 
 def test_the_holders_death_during_a_script_is_an_unknown_outcome(local: Local) -> None:
@@ -116,12 +124,12 @@ def test_the_holders_death_during_a_script_is_an_unknown_outcome(local: Local) -
     assert sh(connection, "cat count") == "x"
 
 
-def test_stop_during_a_script_is_an_unknown_outcome_and_ends_it(local: Local) -> None:
+def test_stop_during_a_script_is_an_unknown_outcome_and_ends_it(local: Local, nap: str) -> None:
     connection, ref = local.create()
     with in_another_process(
         local,
         f"c = local.provider.attach(SandboxRef({ref.name!r}))\n"
-        "try: sh(c, 'echo x > begun; sleep 5151.5')\n"
+        f"try: sh(c, 'echo x > begun; sleep {nap}')\n"
         "except Exception as e: print(type(e).__name__, e.outcome)",
     ) as other:
         wait_until(lambda: sh(connection, "cat begun 2>/dev/null || :") == "x")
@@ -129,14 +137,14 @@ def test_stop_during_a_script_is_an_unknown_outcome_and_ends_it(local: Local) ->
         output, _ = other.communicate(timeout=60)
 
     assert output == "ProviderUnavailableError unknown\n"
-    assert host_processes("5151.5") == []
+    assert host_processes(nap) == []
 
 
 def test_a_holder_that_does_not_answer_is_killed_by_stop(
-    local: Local, monkeypatch: pytest.MonkeyPatch
+    local: Local, monkeypatch: pytest.MonkeyPatch, nap: str
 ) -> None:
     connection, ref = local.create()
-    sh(connection, "sleep 6161.5 & echo")
+    sh(connection, f"sleep {nap} & echo")
     holder = local.holder_pid(ref)
     os.kill(holder, signal.SIGSTOP)
     monkeypatch.setattr("ekairos_sandbox_local.client._PATIENCE_S", 0.2)
@@ -144,19 +152,19 @@ def test_a_holder_that_does_not_answer_is_killed_by_stop(
     local.provider.stop(ref)
 
     assert not is_running(holder)
-    wait_until(lambda: host_processes("6161.5") == [])
+    wait_until(lambda: host_processes(nap) == [])
     assert local.provider.inspect(ref).state == "stopped"
 
 
 @ISOLATIONS
-def test_the_time_limit_is_kept_without_any_client(local: Local, isolation: str) -> None:
+def test_the_time_limit_is_kept_without_any_client(local: Local, isolation: str, nap: str) -> None:
     connection, ref = local.create(timeout_ms=1000, isolation=isolation)
     holder = local.holder_pid(ref)
-    sh(connection, "trap '' TERM INT HUP; (setsid sleep 7171.5 &) & echo kept > note")
+    sh(connection, f"trap '' TERM INT HUP; (setsid sleep {nap} &) & echo kept > note")
 
     wait_until(lambda: not is_running(holder))
 
-    assert host_processes("7171.5") == []
+    assert host_processes(nap) == []
     with pytest.raises(SandboxNotRunningError, match="time is up") as caught:
         sh(connection, "true")
     assert caught.value.outcome == "failed"
@@ -191,36 +199,36 @@ def test_a_restarted_holder_keeps_the_old_time_limit(local: Local) -> None:
 
 
 @ISOLATIONS
-def test_nothing_survives_a_stop(local: Local, isolation: str) -> None:
+def test_nothing_survives_a_stop(local: Local, isolation: str, nap: str) -> None:
     connection, ref = local.create(isolation=isolation)
     sh(
         connection,
-        """
+        f"""
         trap '' TERM HUP INT
-        (setsid sh -c 'trap "" TERM; sleep 8181.5; sleep 8181.5' &) &
-        for i in 1 2 3 4 5; do (setsid setsid sleep 8181.5 &) & done
-        sh -c 'exec env -i sleep 8181.5' &
+        (setsid sh -c 'trap "" TERM; sleep {nap}; sleep {nap}' &) &
+        for i in 1 2 3 4 5; do (setsid setsid sleep {nap} &) & done
+        sh -c 'exec env -i sleep {nap}' &
         echo
         """,
     )
-    wait_until(lambda: len(host_processes("8181.5")) >= 7)
+    wait_until(lambda: len(host_processes(nap)) >= 7)
 
     local.provider.stop(ref)
 
-    assert host_processes("8181.5") == []
+    assert host_processes(nap) == []
 
 
 @ISOLATIONS
-def test_a_fork_bomb_can_be_stopped(local: Local, isolation: str) -> None:
+def test_a_fork_bomb_can_be_stopped(local: Local, isolation: str, nap: str) -> None:
     if isolation == "none" and os.geteuid() != 0:
         pytest.skip("would count against this user's own processes")
     connection, ref = local.create(isolation=isolation, max_processes=60)
-    sh(connection, "bomb() { sleep 9191.5 & bomb & bomb; }; (bomb) >/dev/null 2>&1 & echo")
-    wait_until(lambda: len(host_processes("9191.5")) > 3)
+    sh(connection, f"bomb() {{ sleep {nap} & bomb & bomb; }}; (bomb) >/dev/null 2>&1 & echo")
+    wait_until(lambda: len(host_processes(nap)) > 3)
 
     local.provider.stop(ref)
 
-    wait_until(lambda: host_processes("9191.5") == [])
+    wait_until(lambda: host_processes(nap) == [])
     assert sh(local.provider.connect(ref), "echo up") == "up"
 
 
