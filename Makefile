@@ -28,7 +28,7 @@ $(VENV)/.ready: $(PYPROJECTS)
 	@test -n "$(PYTHON)" || { echo "Python >= 3.11 with venv is needed (on Debian: apt install python3-venv)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --group dev -e ".[all,testing]" $(DISTRIBUTIONS:%=-e ./%)
+	$(BIN)/python -m pip install --quiet --group dev -e ".[all,cli,testing]" $(DISTRIBUTIONS:%=-e ./%)
 	@touch $@
 
 demo: $(VENV)/.ready

@@ -57,6 +57,11 @@ class PluginRegistry:
             found = {entry.name for entry in metadata.entry_points(group=GROUP)}
             return sorted(found | set(self._classes))
 
+    def sources(self, name: str) -> list[str]:
+        """Return the distributions that offer a provider, each with its version; imports none."""
+        entries = _unique(metadata.entry_points(group=GROUP, name=name))
+        return sorted(_distribution(entry) for entry in entries)
+
     def provider_class(self, name: str) -> type[Provider[Any]]:
         """Return the class of a provider, importing its plugin at the first call.
 

@@ -431,6 +431,18 @@ class Provider(ABC, Generic[OptionsT]):
     def destroy(self, ref: SandboxRef[OptionsT]) -> None:
         """Delete the sandbox and what belongs to it. Gone already is a success."""
 
+    def check(self) -> None:
+        """Find out whether sandboxes could be created here and now, leaving nothing behind.
+
+        For people who set things up: what is missing or refused is raised with a hint. The
+        default looks for the settings that ``account`` needs; override it to ask the service.
+
+        Raises:
+            ConfigurationError: A setting is missing or wrong.
+            SandboxError: Anything else that would keep a sandbox from being created.
+        """
+        self.account()
+
     def close(self) -> None:
         """Let go of sockets and threads. Safe to call twice."""
         return

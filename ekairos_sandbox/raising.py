@@ -649,6 +649,17 @@ class RaisingCommand:
         """
         return self._on(lambda runner: runner.output(self.command_id, stream, offset=offset))
 
+    def chunks(self, *, follow: bool = False) -> Iterator[OutputChunk]:
+        """Yield everything the command has written to both streams.
+
+        Args:
+            follow: Wait for more until the command has ended. Leaving off does not end it.
+
+        Raises:
+            CommandNotFoundError: The sandbox knows no such command.
+        """
+        return self._on(lambda runner: runner.chunks(self.command_id, follow=follow))
+
     def kill(self) -> CommandResult:
         """End the command and everything it started, and return its result. Safe to repeat."""
         self._on(lambda runner: runner.kill(self.command_id))

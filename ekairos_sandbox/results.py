@@ -68,6 +68,8 @@ class CommandResult:
         stdout_size: Bytes of standard output that were stored in the sandbox.
         stderr_size: The same of standard error.
         truncated: Whether ``stdout`` or ``stderr`` hold less than the command wrote.
+        dropped: Whether the sandbox itself kept less than the command wrote: more than is stored
+            of a stream, or its disk was full. What is stored can be fetched in whole.
         timed_out: Whether the timeout ended it.
         cancelled: Whether ``kill`` or Ctrl-C ended it.
         duration_ms: How long it ran inside the sandbox, in steps of 10 ms.
@@ -83,6 +85,7 @@ class CommandResult:
     stdout_size: int = 0
     stderr_size: int = 0
     truncated: bool = False
+    dropped: bool = False
     timed_out: bool = False
     cancelled: bool = False
     duration_ms: int = 0

@@ -16,6 +16,7 @@ from ekairos_sandbox.plugins import PluginRegistry
 from ekairos_sandbox.provider import Provider, ProviderContext
 from ekairos_sandbox.raising import RaisingCommand, RaisingSandbox, RaisingService
 from ekairos_sandbox.repository.base import SandboxRepository
+from ekairos_sandbox.repository.choice import open_repository
 from ekairos_sandbox.settings import store_setting
 
 
@@ -108,18 +109,8 @@ class SandboxService:
         """
         environ = os.environ if environ is None else environ
         setting = store_setting(environ)
-        if setting.kind == "instantdb":
-            from ekairos_sandbox.repository.instantdb import (
-                InstantClient,
-                InstantSandboxRepository,
-            )
-
-            return cls(InstantSandboxRepository(InstantClient(environ=environ)), environ=environ)
-        from ekairos_sandbox.repository.sqlite import SqliteSandboxRepository
-
-        return cls(
-            SqliteSandboxRepository(setting.path), environ=environ, local_only=setting.local_only
-        )
+        repository = open_repository(setting, environ)
+        return cls(repository, environ=environ, local_only=setting.local_only)
 
     def get_sandbox(self, sandbox_id: str) -> Sandbox:
         """Return the handle of a sandbox. No I/O: whether it exists shows at first use.
@@ -256,4 +247,5 @@ class Command:
     wait = delegated(RaisingCommand.wait, _inner)
     state = delegated(RaisingCommand.state, _inner)
     output = delegated(RaisingCommand.output, _inner)
+    chunks = delegated(RaisingCommand.chunks, _inner)
     kill = delegated(RaisingCommand.kill, _inner)

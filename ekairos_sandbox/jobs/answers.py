@@ -110,6 +110,7 @@ class JobAnswer:
             truncated=self.cut
             or self.stdout_size > len(self.stdout)
             or self.stderr_size > len(self.stderr),
+            dropped=self.cut,
             timed_out=by_time,
             cancelled=cancelled,
             duration_ms=self.duration_ms,

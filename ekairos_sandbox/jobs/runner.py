@@ -228,29 +228,23 @@ class JobRunner:
             CommandNotFoundError: The sandbox knows no such command.
             OutcomeUnknownError: The sandbox cannot be reached.
         """
-        check_command_id(command_id)
-        limits = (PIECE_BYTES, 0) if stream == "stdout" else (0, PIECE_BYTES)
         never = 10**15
-        while True:
-            asked = self.clock.monotonic()
-            offsets = (offset, never) if stream == "stdout" else (never, offset)
-            answer = _known(
-                self.calls.look(
-                    command_id,
-                    part=Window(offsets, limits),
-                    window_s=WINDOW_S if follow else 0,
-                    follow=follow,
-                )
-            )
-            data = answer.stdout if stream == "stdout" else answer.stderr
-            size = answer.stdout_size if stream == "stdout" else answer.stderr_size
-            if data:
-                yield data
-                offset += len(data)
-            if offset >= size and (answer.state not in ("created", "running") or not follow):
-                return
-            if not data:
-                self._pause(asked, answer)
+        offsets = (offset, never) if stream == "stdout" else (never, offset)
+        limits = (PIECE_BYTES, 0) if stream == "stdout" else (0, PIECE_BYTES)
+        return (chunk.data for chunk in self._stored(command_id, offsets, limits, follow=follow))
+
+    def chunks(self, command_id: str, *, follow: bool = False) -> Iterator[OutputChunk]:
+        """Yield all stored output of a command, both streams side by side.
+
+        Args:
+            command_id: Id of the command, ended or not.
+            follow: Whether to wait for more until the command has ended.
+
+        Raises:
+            CommandNotFoundError: The sandbox knows no such command.
+            OutcomeUnknownError: The sandbox cannot be reached.
+        """
+        return self._stored(command_id, (0, 0), (PIECE_BYTES, PIECE_BYTES), follow=follow)
 
     def kill(self, command_id: str, *, grace_s: float = 5.0) -> CommandState:
         """End a command: SIGTERM, its own grace, SIGKILL. Waits for that, a little over the grace.
@@ -342,6 +336,38 @@ class JobRunner:
         except BaseException:
             self.cancel_quietly(command_id)
             raise
+
+    def _stored(
+        self, command_id: str, offsets: tuple[int, int], limits: tuple[int, int], *, follow: bool
+    ) -> Iterator[OutputChunk]:
+        """Look at a command once, so that what is wrong shows at once, and yield its output."""
+        check_command_id(command_id)
+        first = self._look_at_output(command_id, Window(offsets, limits), follow=follow)
+        return self._from(first, *offsets, limits, follow=follow)
+
+    def _from(
+        self, answer: JobAnswer, out: int, err: int, limits: tuple[int, int], *, follow: bool
+    ) -> Iterator[OutputChunk]:
+        asked = self.clock.monotonic()
+        while True:
+            if answer.stdout:
+                yield OutputChunk("stdout", out, answer.stdout)
+                out += len(answer.stdout)
+            if answer.stderr:
+                yield OutputChunk("stderr", err, answer.stderr)
+                err += len(answer.stderr)
+            complete = out >= answer.stdout_size and err >= answer.stderr_size
+            if complete and (answer.state not in ("created", "running") or not follow):
+                return
+            if not answer.stdout and not answer.stderr:
+                self._pause(asked, answer)
+            asked = self.clock.monotonic()
+            part = Window((out, err), limits)
+            answer = self._look_at_output(answer.command_id, part, follow=follow)
+
+    def _look_at_output(self, command_id: str, part: Window, *, follow: bool) -> JobAnswer:
+        window_s = WINDOW_S if follow else 0
+        return _known(self.calls.look(command_id, part=part, window_s=window_s, follow=follow))
 
     def _give_up(self, command_id: str) -> JobAnswer:
         """End a command whose own supervisor should have done so long ago."""

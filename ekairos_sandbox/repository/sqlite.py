@@ -168,7 +168,8 @@ class SqliteSandboxRepository(SandboxRepository):
         if acting and known != _place(self.path):
             raise SchemaError(
                 f"the record file {self.path} was copied or moved since it was made",
-                hint="if this is now the only one, run `rekey`; if it is a copy, `rekey` as a copy",
+                hint="run `ekairos-sandbox store rekey --moved` if this is now the only one, "
+                "`--copied` if the other is still in use",
             )
 
     def rekey(self, *, copied: bool) -> None:

@@ -21,7 +21,7 @@ from ekairos_sandbox.exceptions import (
 from ekairos_sandbox.http import HttpResponse, retry_after_s, seconds_of
 from ekairos_sandbox.http_errors import TransportError
 
-PUSH_HINT = "run `python -m ekairos_sandbox.repository.instantdb schema push`"
+PUSH_HINT = "run `ekairos-sandbox schema push`"
 CREDENTIALS_HINT = (
     "INSTANT_APP_ID and INSTANT_APP_ADMIN_TOKEN must belong to one app on the server that "
     "INSTANT_API_URI names"

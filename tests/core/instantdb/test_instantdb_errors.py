@@ -87,7 +87,7 @@ def test_an_app_without_the_schema_names_what_is_missing_and_what_to_run(
     assert "lacks" in str(error)
     for name in ("sandbox_fences.key", "sandbox_sandboxes.provider", "sandbox_sandboxes.params"):
         assert name in str(error)
-    assert "python -m ekairos_sandbox.repository.instantdb schema push" in str(error)
+    assert "ekairos-sandbox schema push" in str(error)
     assert server.rows(store.app.id, "sandbox_sandboxes") == []
 
 

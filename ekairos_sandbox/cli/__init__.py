@@ -1,0 +1,1 @@
+"""The command line; needs the extra ``cli``. It uses what the package offers to everybody."""

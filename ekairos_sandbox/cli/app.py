@@ -1,0 +1,71 @@
+"""The program: its options, and the commands it is made of."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from importlib import metadata
+from typing import Any
+
+import click
+
+from ekairos_sandbox.cli import (
+    checkpoints,
+    commands,
+    doctor,
+    files,
+    housekeeping,
+    providers,
+    render,
+    sandboxes,
+    schema,
+)
+from ekairos_sandbox.cli.params import common_options
+from ekairos_sandbox.cli.session import Session, pass_session
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes, completion and more: docs/cli.md.",
+)
+@common_options
+@click.option("--debug", is_flag=True, help="Show log messages, and tracebacks of errors.")
+@click.version_option(metadata.version("ekairos-sandbox"), prog_name="ekairos-sandbox")
+@pass_session
+def app(session: Session, debug: bool) -> None:
+    r"""Remote sandboxes by a durable id.
+
+    \b
+    ID=$(ekairos-sandbox create --provider local)
+    ekairos-sandbox run $ID -- uname -a
+    ekairos-sandbox destroy $ID
+    """
+    session.debug = debug
+    warnings.showwarning = _show_warning
+    handler = _LogLines(logging.DEBUG if debug else logging.WARNING)
+    logging.basicConfig(handlers=[handler], level=handler.level, force=True)
+
+
+def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+    del args, kwargs
+    render.complain("warning", message)
+
+
+class _LogLines(logging.Handler):
+    """Shows log messages as one line each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        render.complain(record.levelname.lower(), record.getMessage())
+
+
+for command in (
+    *sandboxes.COMMANDS,
+    *commands.COMMANDS,
+    *files.COMMANDS,
+    *checkpoints.COMMANDS,
+    *providers.COMMANDS,
+    *housekeeping.COMMANDS,
+    *doctor.COMMANDS,
+    *schema.COMMANDS,
+):
+    app.add_command(command)
