@@ -33,13 +33,13 @@ from ekairos_sandbox.cli.session import Session, pass_session
 @click.version_option(metadata.version("ekairos-sandbox"), prog_name="ekairos-sandbox")
 @pass_session
 def app(session: Session, debug: bool) -> None:
-    r"""Remote sandboxes by a durable id.
+    """Remote sandboxes by a durable id.
 
     \b
     ID=$(ekairos-sandbox create --provider local)
     ekairos-sandbox run $ID -- uname -a
     ekairos-sandbox destroy $ID
-    """
+    """  # noqa: D301 - click wants the character itself
     session.debug = debug
     warnings.showwarning = _show_warning
     handler = _LogLines(logging.DEBUG if debug else logging.WARNING)

@@ -147,8 +147,8 @@ def run(
                 sandbox_id, on_output=None if session.json else output.write, **call
             )
         except (KeyboardInterrupt, Signalled):
-            where = f"{sandbox_id} {call['command_id']}"
-            render.complain("note", f"the command was told to end; `wait {where}` says how it did")
+            again = f"`ekairos-sandbox wait {sandbox_id} {call['command_id']}`"
+            render.complain("note", f"the command was told to end; {again} tells how it did")
             raise
     output.finish()
     if result.recreated:

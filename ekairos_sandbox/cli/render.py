@@ -244,7 +244,7 @@ def progress(
     columns = (
         bars.TextColumn("{task.description}", markup=False),
         bars.BarColumn(),
-        bars.DownloadColumn(),
+        bars.DownloadColumn(binary_units=True),
         bars.TransferSpeedColumn(),
     )
     with bars.Progress(*columns, console=_console(sys.stderr), transient=True) as shown:
