@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
@@ -41,9 +43,24 @@ def app(session: Session, debug: bool) -> None:
     ekairos-sandbox destroy $ID
     """  # noqa: D301 - click wants the character itself
     session.debug = debug
-    warnings.showwarning = _show_warning
-    handler = _LogLines(logging.DEBUG if debug else logging.WARNING)
-    logging.basicConfig(handlers=[handler], level=handler.level, force=True)
+    click.get_current_context().with_resource(_messages_in_lines(debug))
+
+
+@contextmanager
+def _messages_in_lines(debug: bool) -> Iterator[None]:
+    """Show warnings and log messages the way errors are shown."""
+    ours, root, handler = logging.getLogger("ekairos_sandbox"), logging.getLogger(), _LogLines()
+    level, handler.level = ours.level, logging.DEBUG if debug else logging.WARNING
+    root.addHandler(handler)
+    try:
+        if debug:
+            ours.setLevel(logging.DEBUG)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            yield
+    finally:
+        ours.setLevel(level)
+        root.removeHandler(handler)
 
 
 def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
@@ -52,7 +69,7 @@ def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
 
 
 class _LogLines(logging.Handler):
-    """Shows log messages as one line each."""
+    """Shows each log message as one line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         render.complain(record.levelname.lower(), record.getMessage())

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from ekairos_sandbox.cli.app import app
     from ekairos_sandbox.cli.failures import report
-    from ekairos_sandbox.cli.render import flush
+    from ekairos_sandbox.cli.render import OutputError, flush
     from ekairos_sandbox.cli.session import Session
 
     instruction = os.environ.get(COMPLETE_VARIABLE)
@@ -57,12 +57,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _prepare_streams()
         with app.make_context(PROG, words, obj=session) as context:
-            code = app.invoke(context)
-        flush()
+            code = int(app.invoke(context) or 0)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it ends here
         code = report(error, session)
+    try:
+        flush()
+    except OutputError as error:
+        code = code or report(error, session)
     _drop_unwritable()
-    return int(code or 0)
+    return code
 
 
 def _prepare_streams() -> None:
