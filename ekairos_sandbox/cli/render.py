@@ -91,8 +91,9 @@ def complain(kind: str, message: object) -> None:
     style = {"error": "red", "warning": "yellow"}.get(kind)
     label = f"{one_line(kind)}:"
     label = paint(label, style, sys.stderr) if style else label
-    with suppress(OSError, OutputError):
+    with suppress(OutputError):
         flush()
+    with suppress(OSError):
         sys.stderr.write(f"{label} {one_line(message)}\n")
         sys.stderr.flush()
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -364,45 +362,6 @@ def test_the_package_offers_what_an_app_needs() -> None:
     for name in ("InstantClient", "compose_schema", "push_rules", "push_schema", "sandbox_domain"):
         assert name in ekairos_sandbox.__all__
         assert getattr(ekairos_sandbox, name) is not None
-
-
-# The command line
-
-
-def run(server: InstantServer, client: InstantClient | None, *words: str) -> tuple[int, str, str]:
-    environ = {"PATH": ""}
-    if client is not None:
-        [state] = [state for state in server.apps.all() if state.app.id == client.app_id]
-        environ |= {
-            "INSTANT_APP_ID": client.app_id,
-            "INSTANT_APP_ADMIN_TOKEN": state.app.admin_token,
-            "INSTANT_API_URI": server.url,
-        }
-    command = [sys.executable, "-m", "ekairos_sandbox.repository.instantdb", *words]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
-def test_the_command_line_shows_plans_pushes_and_checks(
-    server: InstantServer, client: InstantClient
-) -> None:
-    assert json.loads(run(server, None, "schema", "show")[1]) == sandbox_domain.schema
-    code, out, err = run(server, client, "schema", "check")
-    assert (code, out) == (1, "")
-    assert "sandbox_fences.key is missing" in err
-    code, out, _ = run(server, client, "schema", "plan")
-    assert (code, out.splitlines()[-1]) == (0, "17 steps to do")
-    code, out, _ = run(server, client, "schema", "push")
-    assert (code, out.splitlines()[-1]) == (0, "pushed")
-    assert run(server, client, "schema", "check") == (0, "complete\n", "")
-    assert run(server, client, "rules", "push") == (0, "closed to guests and users\n", "")
-    assert run(server, client, "rules", "push") == (0, "closed already\n", "")
-
-
-def test_the_command_line_names_a_missing_setting(server: InstantServer) -> None:
-    code, out, err = run(server, None, "schema", "check")
-    assert (code, out) == (1, "")
-    assert err == "error: InstantDB needs an app id (set INSTANT_APP_ID)\n"
 
 
 def test_nothing_is_destroyed_on_the_word_of_an_emptied_app(server: InstantServer) -> None:
