@@ -11,11 +11,12 @@ import click
 
 from ekairos_sandbox.cli import render
 from ekairos_sandbox.cli.exits import Exit
-from ekairos_sandbox.cli.failures import Signalled
+from ekairos_sandbox.cli.failures import Signalled, usage_text
 from ekairos_sandbox.cli.params import (
     COMMAND_ID,
     DURATION,
     ID,
+    TIMEOUT,
     common_options,
     env_option,
     refused_values,
@@ -50,7 +51,7 @@ class _RemoteCommand(click.Command):
         except click.UsageError as error:
             if words is not None:
                 raise
-            raise self._no_command(ctx, error.format_message()) from error
+            raise self._no_command(ctx, usage_text(error)) from error
         if not words and not ctx.resilient_parsing:
             raise self._no_command(ctx, "the command is missing")
         ctx.params["words"] = words or ()
@@ -71,7 +72,7 @@ def _command_options(function: F) -> F:
             click.option("-i", "--stdin", is_flag=True, help="Send our standard input."),
             click.option("-w", "--cwd", metavar="PATH", help="Directory; default: the home."),
             env_option,
-            click.option("--timeout", type=DURATION, help="End the command after this time."),
+            click.option("--timeout", type=TIMEOUT, help="End the command after this time."),
             click.option("--shell", is_flag=True, help="The command is one line for /bin/sh."),
             click.option(
                 "--command-id",
@@ -102,6 +103,8 @@ def _call(
     """Return the arguments of the service's verb."""
     from ekairos_sandbox.jobs.spec import new_command_id
 
+    if cwd == "":
+        raise click.UsageError("--cwd is empty: leave it out for the sandbox's home")
     if shell and len(words) != 1:
         raise click.UsageError("with --shell the command is one word: quote it")
     return {

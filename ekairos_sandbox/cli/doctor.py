@@ -14,6 +14,7 @@ from ekairos_sandbox.cli import render
 from ekairos_sandbox.cli.exits import Exit
 from ekairos_sandbox.cli.failures import hint_of
 from ekairos_sandbox.cli.params import common_options, provider_option
+from ekairos_sandbox.cli.providers import check_installed
 from ekairos_sandbox.cli.session import Session, pass_session
 from ekairos_sandbox.exceptions import (
     ConfigurationError,
@@ -82,9 +83,9 @@ def findings(session: Session, provider: str | None) -> Iterator[Finding]:
     """
     from ekairos_sandbox.plugins import PluginRegistry
 
+    if provider is not None:
+        check_installed(provider)
     registry = PluginRegistry()
-    if provider is not None and provider not in registry.names():
-        registry.provider_class(provider)
     version = metadata.version("ekairos-sandbox")
     yield Finding(
         "ok",

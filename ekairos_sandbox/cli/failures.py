@@ -22,8 +22,7 @@ _HINTS = {
     "sandbox_stopped": "`ekairos-sandbox reconnect {id}` starts it again if it still exists",
     "sandbox_failed": "`ekairos-sandbox reconcile` shows what is left of it; create a new one",
     "command_running": "wait again, or end it with `ekairos-sandbox kill`",
-    "provider_not_installed": "{hint}; `ekairos-sandbox providers` shows what is installed, "
-    "--provider chooses",
+    "provider_not_installed": "{hint}; --provider chooses another",
     "outcome_unknown": "`ekairos-sandbox wait {id} {command}` finds its result if there is one",
 }
 """Hints in the words of the command line, where the library's speak of Python."""
@@ -76,9 +75,7 @@ def _described(error: BaseException) -> tuple[Exit, str, str | None, dict[str, A
         code = BY_ERROR.get(error.code, Exit.FAILED)
         return code, error.message, hint_of(error), details
     if isinstance(error, click.ClickException):
-        message = error.format_message().rstrip(".")
-        message = message[:1].lower() + message[1:]
-        return Exit.USAGE, message, _usage_hint(error), {"code": "usage"}
+        return Exit.USAGE, usage_text(error), _usage_hint(error), {"code": "usage"}
     if isinstance(error, OSError):
         return Exit.FAILED, _system_error(error), None, {"code": "os_error"}
     hint = "this is a defect; `ekairos-sandbox --debug ...` shows where"
@@ -101,10 +98,17 @@ def spelt_as_options(text: str) -> str:
     return _OPTIONS.sub(r"--option \1=\2", text)
 
 
-def _usage_hint(error: click.ClickException) -> str | None:
-    if not isinstance(error, click.UsageError) or error.ctx is None:
-        return None
-    return f"`{error.ctx.command_path} --help` shows how it is used"
+def usage_text(error: click.ClickException) -> str:
+    """Return a message of click's in our own way of writing."""
+    message = error.format_message().rstrip(".")
+    shouted = message[:2].isupper() or message.startswith("--")
+    return message if shouted else message[:1].lower() + message[1:]
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context else "ekairos-sandbox"
+    return f"`{path} --help` shows how it is used"
 
 
 def _system_error(error: OSError) -> str:

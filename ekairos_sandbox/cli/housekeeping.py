@@ -11,6 +11,7 @@ from ekairos_sandbox.cli import render
 from ekairos_sandbox.cli.escapes import one_line
 from ekairos_sandbox.cli.exits import Exit
 from ekairos_sandbox.cli.params import DURATION, ID, common_options
+from ekairos_sandbox.cli.providers import check_installed
 from ekairos_sandbox.cli.session import Session, pass_session
 from ekairos_sandbox.exceptions import ConfigurationError
 
@@ -44,6 +45,8 @@ def reconcile(
     """
     if destroy_unrecorded and not apply:
         raise click.UsageError("--destroy-unrecorded needs --apply")
+    for name in providers:
+        check_installed(name)
     with session.service() as service, render.working("comparing", quiet=session.json):
         report = service.reconcile(
             apply=apply, destroy_unrecorded=destroy_unrecorded, providers=providers or None
@@ -58,7 +61,7 @@ def reconcile(
 
 
 def _left(report: ReconcileReport) -> list[ReconcileAction]:
-    return [action for action in report.actions if not action.applied]
+    return [action for action in report.actions if not action.applied and action.error is None]
 
 
 def _print(report: ReconcileReport) -> None:
@@ -66,12 +69,14 @@ def _print(report: ReconcileReport) -> None:
         subject = " ".join(filter(None, (action.kind, action.provider, action.sandbox_id)))
         status = "fail" if action.error else "ok" if action.applied else "warn"
         render.finding(status, subject, action.detail, action.error)
-    left = len(_left(report))
-    settled = len(report.actions) - left
-    render.say(f"{report.checked} records checked, {settled} settled, {left} left")
+    left, failed = _left(report), len(report.errors)
+    settled = len(report.actions) - len(left) - failed
+    render.say(
+        f"{report.checked} records checked, {settled} settled, {len(left)} left, {failed} failed"
+    )
     if left and not report.applied:
         render.complain("note", "nothing was changed; --apply does it")
-    elif any(action.kind == "unrecorded" for action in _left(report)):
+    elif any(action.kind == "unrecorded" for action in left):
         render.complain("note", "--destroy-unrecorded destroys those without a record")
 
 

@@ -83,9 +83,16 @@ class CommandId(_ParamType):
 
 
 class Duration(_ParamType):
-    """A length of time, in seconds: ``90``, ``1.5s``, ``10m``, ``2h``, ``7d``, ``500ms``."""
+    """A length of time, in seconds: ``90``, ``1.5s``, ``10m``, ``2h``, ``7d``, ``500ms``.
+
+    Args:
+        at_least: Seconds; shorter ones are refused.
+    """
 
     name = "duration"
+
+    def __init__(self, at_least: float = 0.0) -> None:
+        self._at_least = at_least
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -96,7 +103,10 @@ class Duration(_ParamType):
         found = _DURATION.fullmatch(value.strip().lower())
         if found is None:
             self.fail(f"{value!r} is no duration; write 90, 1.5s, 10m, 2h, 7d or 500ms", param, ctx)
-        return float(found[1]) * _SECONDS[found[2]]
+        seconds = float(found[1]) * _SECONDS[found[2]]
+        if seconds < self._at_least:
+            self.fail(f"it must be at least {self._at_least:g}s", param, ctx)
+        return seconds
 
 
 class Variable(_ParamType):
@@ -147,6 +157,8 @@ class Setting(_ParamType):
 ID = SandboxId()
 COMMAND_ID = CommandId()
 DURATION = Duration()
+TIMEOUT = Duration(at_least=0.001)
+LIFETIME = Duration(at_least=1.0)
 VARIABLE = Variable()
 SETTING = Setting()
 

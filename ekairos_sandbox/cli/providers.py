@@ -52,6 +52,19 @@ def providers(session: Session, names: tuple[str, ...]) -> int:
     return 0 if all(one["state"] == "ok" for one in described) else 100
 
 
+def check_installed(name: str) -> None:
+    """Refuse the name of a provider that is not installed; imports none.
+
+    Raises:
+        ProviderNotInstalledError: Nothing installed has this name.
+    """
+    from ekairos_sandbox.plugins import PluginRegistry
+
+    registry = PluginRegistry()
+    if name not in registry.names():
+        registry.provider_class(name)
+
+
 def describe(registry: PluginRegistry, name: str) -> dict[str, Any]:
     """Return what a provider is and can do, or why it cannot be used.
 

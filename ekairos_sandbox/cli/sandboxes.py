@@ -13,11 +13,11 @@ from ekairos_sandbox.cli.failures import report
 from ekairos_sandbox.cli.params import (
     DURATION,
     ID,
+    LIFETIME,
     SETTING,
     common_options,
     env_option,
     provider_option,
-    refused_values,
 )
 from ekairos_sandbox.cli.session import Session, pass_session
 from ekairos_sandbox.exceptions import SandboxError
@@ -31,7 +31,7 @@ _STATUSES = ("creating", "active", "recreating", "shutdown", "error")
 @click.command()
 @click.option("--provider", metavar="NAME", help="Default: $SANDBOX_PROVIDER, else sprites.")
 @click.option("--runtime", metavar="NAME", help="What must be installed, e.g. python3.12.")
-@click.option("--timeout", type=DURATION, help="Lifetime, e.g. 30m; default: the provider's.")
+@click.option("--timeout", type=LIFETIME, help="Lifetime, e.g. 30m; default: the provider's.")
 @click.option("--port", "ports", type=int, multiple=True, help="Port to be reached from outside.")
 @click.option("--vcpus", type=float, help="Number of virtual CPUs.")
 @click.option("--purpose", metavar="TEXT", help="Free text for the record.")
@@ -89,7 +89,7 @@ def create(
         sections = dict(chosen.get("provider_options") or {})
         sections[provider] = {**(sections.get(provider) or {}), **dict(option)}
         chosen["provider_options"] = sections
-    with session.service() as service:
+    with session.service(creating=True) as service:
         with render.working("creating the sandbox", quiet=session.json):
             made = service.create_sandbox(chosen, sandbox_id=sandbox_id)
         if session.json:
@@ -133,6 +133,8 @@ def list_(
     """List the recorded sandboxes, newest first."""
     from ekairos_sandbox.clock import SystemClock
 
+    for unknown in sorted({*status} - {*_STATUSES}):
+        render.complain("note", f"{unknown!r} is no status that this program writes")
     now = SystemClock().now_ms()
     records: list[SandboxRecord] = []
     cursor: str | None = None
@@ -299,7 +301,7 @@ def url(session: Session, sandbox_id: str, port: int) -> None:
 
 @click.command()
 @click.argument("sandbox_id", metavar="ID", type=ID)
-@click.argument("duration", type=DURATION)
+@click.argument("duration", type=LIFETIME)
 @common_options
 @pass_session
 def extend(session: Session, sandbox_id: str, duration: float) -> None:
@@ -307,7 +309,7 @@ def extend(session: Session, sandbox_id: str, duration: float) -> None:
 
     Prints when it will end.
     """
-    with session.service() as service, refused_values():
+    with session.service() as service:
         ends = service.extend_timeout(sandbox_id, round(duration * 1000))
     if session.json:
         render.print_json({"ends_at": ends})

@@ -6,9 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from ekairos_sandbox.cli.render import complain
 
 if TYPE_CHECKING:
     from ekairos_sandbox.raising import RaisingService
@@ -39,10 +42,17 @@ class Session:
         return {**os.environ, **given}
 
     @contextmanager
-    def service(self) -> Iterator[RaisingService]:
-        """Open the service for the length of a block."""
+    def service(self, *, creating: bool = False) -> Iterator[RaisingService]:
+        """Open the service for the length of a block.
+
+        Args:
+            creating: Whether it is right that a record file is made now.
+        """
         from ekairos_sandbox.service import SandboxService
 
+        path = self.store_setting().path
+        if path and not creating and not self.json and not Path(path).exists():
+            complain("note", f"there is no record file {path} yet: it is made, and empty")
         with SandboxService.from_env(self.environ) as service:
             yield service.raising
 

@@ -11,7 +11,7 @@ from helpers.command_line import CommandLine
 
 def test_with_nothing_to_settle_the_exit_code_is_zero(cli: CommandLine, sandbox: str) -> None:
     done = cli.ok("reconcile")
-    assert (done.out, done.stderr) == ("1 records checked, 0 settled, 0 left\n", "")
+    assert (done.out, done.stderr) == ("1 records checked, 0 settled, 0 left, 0 failed\n", "")
     assert cli.ok("reconcile", "--apply", "--provider", "folder").out == done.out
 
 
@@ -22,7 +22,7 @@ def test_a_dry_run_says_what_is_left_and_changes_nothing(cli: CommandLine, sandb
         assert done.code == 112
         assert done.out.splitlines() == [
             f"warn  lost folder {sandbox}: it no longer exists at the provider",
-            "1 records checked, 0 settled, 1 left",
+            "1 records checked, 0 settled, 1 left, 0 failed",
         ]
         assert done.stderr == "note: nothing was changed; --apply does it\n"
     report = json.loads(cli("reconcile", "--json").out)
@@ -34,7 +34,7 @@ def test_applied_it_settles(cli: CommandLine, sandbox: str) -> None:
     _lose(cli)
     done = cli.ok("reconcile", "--apply")
     assert done.out.startswith(f"ok    lost folder {sandbox}: ")
-    assert cli.ok("reconcile", "--apply").out == "1 records checked, 0 settled, 0 left\n"
+    assert cli.ok("reconcile", "--apply").out == "1 records checked, 0 settled, 0 left, 0 failed\n"
 
 
 def test_what_has_no_record_is_destroyed_on_demand_only(cli: CommandLine) -> None:
