@@ -170,12 +170,12 @@ def _want_json(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 
 
 def _choose_store(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
-    from ekairos_sandbox.settings import parse_store
-
     session = ctx.ensure_object(Session)
     if value is None or ctx.resilient_parsing:
         session.store = value or session.store
         return
+    from ekairos_sandbox.settings import parse_store
+
     session.store = value
     if value != "instantdb":
         try:
