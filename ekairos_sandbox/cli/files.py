@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("sandbox_id", metavar="ID", type=ID)
 @click.argument("local", metavar="LOCAL")
-@click.argument("remote", metavar="REMOTE", required=False)
+@click.argument("remote", metavar="[REMOTE]", required=False)
 @common_options
 @pass_session
 def put(session: Session, sandbox_id: str, local: str, remote: str | None) -> None:
@@ -49,7 +49,7 @@ def put(session: Session, sandbox_id: str, local: str, remote: str | None) -> No
 @click.command()
 @click.argument("sandbox_id", metavar="ID", type=ID)
 @click.argument("remote", metavar="REMOTE")
-@click.argument("local", metavar="LOCAL", required=False)
+@click.argument("local", metavar="[LOCAL]", required=False)
 @common_options
 @pass_session
 def get(session: Session, sandbox_id: str, remote: str, local: str | None) -> None:

@@ -9,7 +9,7 @@ import click
 
 from ekairos_sandbox.cli import render
 from ekairos_sandbox.cli.failures import hint_of, spelt_as_options
-from ekairos_sandbox.cli.params import common_options
+from ekairos_sandbox.cli.params import json_option
 from ekairos_sandbox.cli.session import Session, pass_session
 from ekairos_sandbox.exceptions import ProviderNotInstalledError, SandboxError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@common_options
+@json_option
 @pass_session
 def providers(session: Session, names: tuple[str, ...]) -> int:
     """List the installed providers.
