@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -19,6 +18,7 @@ from ekairos_sandbox.cli.params import (
     TIMEOUT,
     common_options,
     env_option,
+    our_input,
     refused_values,
 )
 from ekairos_sandbox.cli.session import Session, pass_session
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from ekairos_sandbox.results import CommandResult
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-CHUNK_BYTES = 1 << 20
 
 raw_option = click.option(
     "--raw", is_flag=True, help="Let the output act on the terminal: colours, and anything else."
@@ -110,22 +108,13 @@ def _call(
     return {
         "command": words[0] if shell else words,
         "shell": shell,
-        "stdin": _our_input() if stdin else None,
+        "stdin": our_input() if stdin else None,
         "cwd": cwd,
         "env": dict(env),
         "timeout_s": timeout,
         "command_id": command_id or new_command_id(),
         "on_gone": "fail" if no_recreate else None,
     }
-
-
-def _our_input() -> Iterator[bytes]:
-    if sys.stdin is None:
-        return iter(())
-    if render.is_terminal(sys.stdin):
-        render.complain("note", "reading standard input to its end (Ctrl-D)")
-    source = sys.stdin.buffer
-    return iter(lambda: source.read(CHUNK_BYTES), b"")
 
 
 @click.command(cls=_RemoteCommand)

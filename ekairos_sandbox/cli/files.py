@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ekairos_sandbox.cli import render
-from ekairos_sandbox.cli.commands import CHUNK_BYTES
 from ekairos_sandbox.cli.escapes import one_line
-from ekairos_sandbox.cli.params import ID, common_options, refused_values
+from ekairos_sandbox.cli.params import CHUNK_BYTES, ID, common_options, our_input, refused_values
 from ekairos_sandbox.cli.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -95,8 +93,7 @@ def _source(local: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="ekairos-put-") as folder:
         copy = Path(folder) / "stdin"
         with copy.open("wb") as file:
-            while sys.stdin is not None and (chunk := sys.stdin.buffer.read(CHUNK_BYTES)):
-                file.write(chunk)
+            file.writelines(our_input())
         copy.chmod(0o644)
         yield copy
 

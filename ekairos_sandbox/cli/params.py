@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 from click.shell_completion import CompletionItem
 
+from ekairos_sandbox.cli.render import complain, is_terminal
 from ekairos_sandbox.cli.session import Session
 from ekairos_sandbox.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     _ParamType = click.ParamType[Any]
 else:
     # Older releases of click have no parameter here.
@@ -22,6 +26,7 @@ else:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+CHUNK_BYTES = 1 << 20
 COMPLETED_IDS = 50
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
@@ -224,6 +229,18 @@ env_option = click.option(
     metavar="NAME[=VALUE]",
     help="Set a variable; NAME alone passes on our own, which keeps the value off the screen.",
 )
+
+
+def our_input() -> Iterator[bytes]:
+    """Yield our standard input to its end; nothing if it is closed."""
+    if sys.stdin is None:
+        return
+    if is_terminal(sys.stdin):
+        complain("note", "reading standard input to its end (Ctrl-D)")
+    source = cast("BufferedReader", sys.stdin.buffer)
+    # Not `read`, which on a terminal wants Ctrl-D twice.
+    while chunk := source.read1(CHUNK_BYTES):
+        yield chunk
 
 
 @contextmanager
