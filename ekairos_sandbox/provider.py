@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -216,6 +216,23 @@ class ProviderContext:
     proxies: Mapping[str, str] | None = field(default=None, repr=False)
     verify: bool | str = True
     allow_http: bool = False
+
+
+class StatedLimit(Protocol):
+    """What becomes of a limit here and now; any object with these attributes.
+
+    Attributes:
+        name: The option or config field.
+        level: ``"enforced"``, ``"best effort"``, or ``"impossible"``: refused when asked for.
+        note: What it bounds, or why it cannot, in one sentence.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def level(self) -> str: ...  # noqa: D102
+    @property
+    def note(self) -> str: ...  # noqa: D102
 
 
 class Connection(ABC):
@@ -442,6 +459,14 @@ class Provider(ABC, Generic[OptionsT]):
             SandboxError: Anything else that would keep a sandbox from being created.
         """
         self.account()
+
+    def limits(self) -> Sequence[StatedLimit]:
+        """Say what becomes of each limit here and now, where that depends on the machine.
+
+        For people who set things up, as ``check``; what does not depend on the machine is in
+        ``field_support``. The default has nothing to say.
+        """
+        return ()
 
     def close(self) -> None:
         """Let go of sockets and threads. Safe to call twice."""

@@ -16,14 +16,13 @@ from ekairos_sandbox.cli.failures import hint_of
 from ekairos_sandbox.cli.params import common_options, provider_option
 from ekairos_sandbox.cli.providers import check_installed
 from ekairos_sandbox.cli.session import Session, pass_session
-from ekairos_sandbox.exceptions import (
-    ConfigurationError,
-    ProviderNotInstalledError,
-    SandboxError,
-)
+from ekairos_sandbox.exceptions import ConfigurationError, SandboxError
 
 if TYPE_CHECKING:
     from ekairos_sandbox.plugins import PluginRegistry
+
+
+Status = Literal["ok", "warn", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Finding:
         hint: What to do, or None.
     """
 
-    status: Literal["ok", "warn", "fail"]
+    status: Status
     subject: str
     detail: str
     hint: str | None = None
@@ -97,7 +96,7 @@ def findings(session: Session, provider: str | None) -> Iterator[Finding]:
     yield _store(session)
     yield _default_provider(session.environ, registry)
     for name in registry.names() if provider is None else [provider]:
-        yield _provider(name, registry, session.environ, asked_for=provider is not None)
+        yield from _provider(name, registry, session.environ, asked_for=provider is not None)
 
 
 def _variables(environ: Mapping[str, str]) -> Finding:
@@ -157,7 +156,7 @@ def _default_provider(environ: Mapping[str, str], registry: PluginRegistry) -> F
 
 def _provider(
     name: str, registry: PluginRegistry, environ: Mapping[str, str], *, asked_for: bool
-) -> Finding:
+) -> Iterator[Finding]:
     from ekairos_sandbox.provider import ProviderContext
 
     subject = f"provider {name}"
@@ -165,18 +164,18 @@ def _provider(
         provider = registry.provider_class(name)(ProviderContext(environ=environ))
         try:
             provider.check()
-            account = provider.account()
+            yield Finding("ok", subject, f"works; account {provider.account()}")
+            for limit in provider.limits():
+                status: Status = "ok" if limit.level == "enforced" else "warn"
+                yield Finding(status, f"{subject}, {limit.name}", f"{limit.level}: {limit.note}")
         finally:
             provider.close()
-    except ProviderNotInstalledError:
-        raise
     except ConfigurationError as error:
-        return _failed(subject, error, status="fail" if asked_for else "warn")
+        yield _failed(subject, error, status="fail" if asked_for else "warn")
     except SandboxError as error:
-        return _failed(subject, error)
+        yield _failed(subject, error)
     except Exception as error:  # noqa: BLE001 - a provider may be anybody's
-        return Finding("fail", subject, f"{type(error).__name__}: {error}", "this is its defect")
-    return Finding("ok", subject, f"works; account {account}")
+        yield Finding("fail", subject, f"{type(error).__name__}: {error}", "this is its defect")
 
 
 def _failed(subject: str, error: SandboxError, status: Literal["warn", "fail"] = "fail") -> Finding:

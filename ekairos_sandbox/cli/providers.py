@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from ekairos_sandbox.provider import Provider, ProviderOptions
 
 
+_log = logging.getLogger("ekairos_sandbox")
+
+
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @json_option
@@ -34,6 +38,9 @@ def providers(session: Session, names: tuple[str, ...]) -> int:
 
     registry = PluginRegistry()
     described = [describe(registry, name) for name in names or registry.names()]
+    if session.json or names:
+        for one in described:
+            one["limits"] = limits(registry, one, session.environ)
     if session.json:
         render.print_json(described)
     elif names:
@@ -93,6 +100,23 @@ def describe(registry: PluginRegistry, name: str) -> dict[str, Any]:
     return found
 
 
+def limits(
+    registry: PluginRegistry, described: Mapping[str, Any], environ: Mapping[str, str]
+) -> list[dict[str, str]]:
+    """Return what becomes of each limit on this machine; empty if that cannot be said."""
+    from ekairos_sandbox.provider import ProviderContext
+
+    if described["state"] != "ok":
+        return []
+    try:
+        provider = registry.provider_class(described["name"])(ProviderContext(environ=environ))
+        stated = provider.limits()
+        return [{"name": one.name, "level": one.level, "note": one.note} for one in stated]
+    except Exception as error:  # noqa: BLE001 - a provider may be anybody's; `doctor` says why
+        _log.debug("the limits of %s cannot be stated: %r", described["name"], error)
+        return []
+
+
 def _fields(cls: type[Provider[Any]]) -> dict[str, dict[str, str]]:
     from typing import get_args
 
@@ -138,6 +162,7 @@ def _show(one: dict[str, Any]) -> None:
             ("capabilities", _words(one["capabilities"]) or "none"),
         ]
         + [(name, _sentence(how)) for name, how in one["fields"].items()]
+        + [(f"limit {limit['name']}", _sentence(limit)) for limit in one["limits"]]
         + [(f"option {option['name']}", _option(option)) for option in one["options"]]
     )
 

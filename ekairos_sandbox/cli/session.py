@@ -52,7 +52,7 @@ class Session:
 
         path = self.store_setting().path
         if path and not creating and not self.json and not Path(path).exists():
-            complain("note", f"there is no record file {path} yet: it is made, and empty")
+            complain("note", f"there is no record file {path} yet")
         with SandboxService.from_env(self.environ) as service:
             yield service.raising
 

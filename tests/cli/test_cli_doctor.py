@@ -31,6 +31,25 @@ def ekairos_sandbox_provider():
     return Leaky
 """
 
+LIMITED = """
+from types import SimpleNamespace
+from helpers.folder_provider import FolderProvider
+from ekairos_sandbox.hookspecs import hookimpl
+
+class Limited(FolderProvider):
+    name = "limited"
+
+    def limits(self):
+        return [
+            SimpleNamespace(name="memory_mb", level="impossible", note="no control groups here"),
+            SimpleNamespace(name="max_open_files", level="enforced", note="of each process"),
+        ]
+
+@hookimpl
+def ekairos_sandbox_provider():
+    return Limited
+"""
+
 CRASHING = (
     LEAKY.replace("leaky", "crashing")
     .replace("raise ProviderAuthError", "raise KeyError")
@@ -69,6 +88,23 @@ def test_one_provider_is_shown_in_full(cli: CommandLine) -> None:
     lines = dict(line.split("\t") for line in cli.ok("providers", "folder").out.splitlines())
     assert lines["ports"] == "refused: folders have no ports"
     assert "option name" in lines
+
+
+def test_limits_are_stated_as_they_hold_here(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(cli, monkeypatch, "limited", LIMITED)
+    described = {one["name"]: one for one in json.loads(cli.ok("providers", "--json").out)}
+    assert described["folder"]["limits"] == []
+    assert described["limited"]["limits"][0] == {
+        "name": "memory_mb",
+        "level": "impossible",
+        "note": "no control groups here",
+    }
+    assert "limit max_open_files\tenforced: of each process" in cli.ok("providers", "limited").out
+    diagnosis = cli.ok("doctor", "--provider", "limited").out
+    assert "warn  provider limited, memory_mb: impossible: no control groups here" in diagnosis
+    assert "ok    provider limited, max_open_files: enforced: of each process" in diagnosis
 
 
 def test_a_broken_provider_is_listed_with_the_reason(
