@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ekairos_sandbox.cli import render
+from ekairos_sandbox.cli.exits import Exit
 from ekairos_sandbox.cli.failures import hint_of, spelt_as_options
 from ekairos_sandbox.cli.params import json_option
 from ekairos_sandbox.cli.session import Session, pass_session
@@ -56,7 +57,8 @@ def providers(session: Session, names: tuple[str, ...]) -> int:
         )
         if not described:
             render.complain("note", "none; for example: pip install 'ekairos-sandbox[local]'")
-    return 0 if all(one["state"] == "ok" for one in described) else 100
+    usable = all(one["state"] == "ok" for one in described)
+    return Exit.DONE if usable else Exit.CONFIGURATION
 
 
 def check_installed(name: str) -> None:

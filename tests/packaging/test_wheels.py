@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -114,3 +115,20 @@ def test_installed_wheels_run_the_quickstart(builds: Any, tmp_path: Path) -> Non
     path, output = json.loads(builds.run(python, "-I", "-W", "error", "-c", script, cwd=tmp_path))
     assert output == "installed\n"
     assert Path(path).is_relative_to(tmp_path)
+
+
+def test_the_command_line_comes_with_its_extra_and_asks_for_it_without(
+    builds: Any, tmp_path: Path
+) -> None:
+    python = builds.environment(tmp_path / "env")
+    program = python.with_name("ekairos-sandbox")
+    builds.install(python, "ekairos-sandbox")
+    bare = subprocess.run([program, "ls"], capture_output=True, text=True, check=False)
+    assert (bare.returncode, bare.stdout) == (1, "")
+    needs = "the command line needs click and rich: pip install 'ekairos-sandbox[cli]'\n"
+    assert bare.stderr == needs
+    builds.install(python, "ekairos-sandbox[cli]", "click==8.2.0", "rich==13.0.0")
+    assert builds.run(program, "--version").startswith("ekairos-sandbox, version ")
+    assert "folder" not in builds.run(program, "providers")
+    store = f"sqlite:///{tmp_path}/records.db"
+    assert builds.run(program, "ls", "--store", store) == ""
