@@ -168,7 +168,9 @@ def test_unknown_ids_are_not_found(box: Box, command_id: str) -> None:
     with pytest.raises(CommandNotFoundError):
         box.runner.state(command_id)
     with pytest.raises(CommandNotFoundError):
-        list(box.runner.output(command_id))
+        box.runner.output(command_id)
+    with pytest.raises(CommandNotFoundError):
+        box.runner.chunks(command_id)
 
 
 @pytest.mark.parametrize("command_id", ["../x", "", "a b", "$(id)"])
@@ -177,6 +179,25 @@ def test_malformed_ids_are_refused(box: Box, command_id: str) -> None:
         box.runner.result(command_id)
     with pytest.raises(ValueError, match="a command id"):
         box.runner.kill(command_id)
+
+
+def test_both_streams_of_a_started_command_can_be_followed_to_its_end(box: Box) -> None:
+    (box.home / "go").unlink(missing_ok=True)
+    made = sh("echo out; echo err >&2; until [ -e go ]; do sleep 0.02; done; echo last")
+    box.runner.start(made)
+
+    def so_far() -> list[bytes]:
+        stored = list(box.runner.chunks(made.command_id))
+        return [joined(stored, "stdout"), joined(stored, "stderr")]
+
+    until(lambda: so_far() == [b"out\n", b"err\n"])
+    following = box.runner.chunks(made.command_id, follow=True)
+    seen = [next(following)]
+    (box.home / "go").touch()
+    seen += following
+    assert joined(seen, "stdout") == b"out\nlast\n"
+    assert joined(seen, "stderr") == b"err\n"
+    assert list(box.runner.output(made.command_id, "stdout", offset=4)) == [b"last\n"]
 
 
 def test_all_commands_are_listed_with_their_state(box: Box) -> None:

@@ -245,6 +245,7 @@ def test_programs_that_reopen_their_output_lose_nothing(box: Box) -> None:
 def test_output_beyond_the_stored_cap_is_dropped_and_said(box: Box) -> None:
     line = "head -c 300000 /dev/zero && echo unharmed >&2"
     result = box.runner.run(sh(line, stored_cap_bytes=4096))
+    assert result.dropped
     assert (result.exit_code, result.stderr) == (0, b"unharmed\n")
     assert (result.stdout, result.stdout_size, result.truncated) == (bytes(4096), 4096, True)
 
