@@ -190,7 +190,7 @@ def test_both_streams_of_a_started_command_can_be_followed_to_its_end(box: Box) 
         stored = list(box.runner.chunks(made.command_id))
         return [joined(stored, "stdout"), joined(stored, "stderr")]
 
-    until(lambda: so_far() == [b"out\n", b"err\n"])
+    until(lambda: so_far() == [b"out\n", b"err\n"], within_s=30)
     following = box.runner.chunks(made.command_id, follow=True)
     seen = [next(following)]
     (box.home / "go").touch()
