@@ -104,7 +104,7 @@ def test_an_app_without_the_schema_is_not_taken_for_an_empty_one(
     error = raised(calls[verb])
     assert type(error) is SchemaError
     assert "sandbox_fences.key is missing" in str(error)
-    assert "python -m ekairos_sandbox.repository.instantdb schema push" in str(error)
+    assert "ekairos-sandbox schema push" in str(error)
 
 
 def test_an_app_without_records_is_empty(store: Store) -> None:
