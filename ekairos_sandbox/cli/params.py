@@ -186,7 +186,8 @@ def _choose_store(ctx: click.Context, param: click.Parameter, value: str | None)
         try:
             parse_store(value, session.environ)
         except ConfigurationError as error:
-            raise click.BadParameter(f"{value!r} is no store; {error.hint}", ctx, param) from error
+            # Not shown: it may be the URL of a database, password and all.
+            raise click.BadParameter(f"this is no store; {error.hint}", ctx, param) from error
 
 
 def json_option(function: F) -> F:

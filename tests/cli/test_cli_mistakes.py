@@ -15,10 +15,10 @@ MISTAKES = [
     ("list", 2, "ls"),
     ("-x", 2, "no such option '-x'"),
     ("--store", 2, "'--store' requires an argument"),
-    ("--store foo ls", 2, "'foo' is no store; use instantdb, sqlite:///"),
-    ("ls --store ./x.db", 2, "'./x.db' is no store"),
-    ("ls --store sqlite://x.db", 2, "is no store"),
-    ("ls --store ''", 2, "'' is no store"),
+    ("--store foo ls", 2, "'--store': this is no store; use instantdb, sqlite:///"),
+    ("ls --store ./x.db", 2, "this is no store"),
+    ("ls --store sqlite://x.db", 2, "this is no store"),
+    ("ls --store ''", 2, "this is no store"),
     ("ls --store sqlite:////dev/null", 100, "/dev/null"),
     ("ls --store instantdb", 100, "INSTANT_APP_ID and INSTANT_APP_ADMIN_TOKEN"),
     ("ls --limit 0", 2, "'--limit'"),
@@ -147,6 +147,12 @@ def test_wrong_variables_are_named_without_their_values(
         done = cli("create")
     assert (done.code, done.out) == (100, "")
     assert text in done.stderr
+    assert "s3cret" not in done.stderr
+
+
+def test_a_store_that_is_refused_is_not_repeated(cli: CommandLine) -> None:
+    done = cli("ls", "--store", "postgres://user:s3cret@host/db")
+    assert done.code == 2
     assert "s3cret" not in done.stderr
 
 
