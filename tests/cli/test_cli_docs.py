@@ -12,7 +12,6 @@ import pytest
 from ekairos_sandbox import exceptions
 from ekairos_sandbox.cli.app import app
 from ekairos_sandbox.cli.exits import BY_ERROR, Exit
-from ekairos_sandbox.jobs import errors as job_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "cli.md").read_text()
@@ -74,7 +73,7 @@ def test_the_table_of_exit_codes_is_complete() -> None:
 def test_every_error_of_the_library_has_an_exit_code() -> None:
     codes = {
         value.code
-        for module in (exceptions, job_errors)
+        for module in (exceptions,)
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, exceptions.SandboxError)
     }
