@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar
@@ -25,6 +26,8 @@ from ekairos_sandbox.repository.base import SandboxRepository
 OnGone = Literal["recreate", "fail"]
 
 T = TypeVar("T")
+
+_log = logging.getLogger("ekairos_sandbox")
 
 _ROUNDS = 5
 _STRIPES = 64
@@ -136,12 +139,22 @@ class Operations:
             self.need(live, Capability.CHECKPOINTS, "restore_checkpoint")
             self.opening.distrust(sandbox_id)
             live.connection.restore_checkpoint(checkpoint_id)
+            self.keep_data(live)
 
         try:
             self.on(sandbox_id, act)
         finally:
             self.cache.drop(sandbox_id)
         self.opening.renew(sandbox_id)
+
+    def keep_data(self, live: Live) -> None:
+        """Store what a connection has come to know, as far as the record store allows."""
+        if live.connection.data == live.ref.data:
+            return
+        try:
+            self.opening.keep_data(live.sandbox_id, live.connection)
+        except SandboxError as error:
+            _log.warning("data of the sandbox %s is not stored: %s", live.sandbox_id, error)
 
     def need(self, live: Live, capability: Capability, operation: str) -> None:
         """Refuse an operation that the provider does not offer.

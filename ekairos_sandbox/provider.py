@@ -247,6 +247,14 @@ class Connection(ABC):
         restored: Meaningful after ``connect`` only: starting it brought back files that are older
             than its last use. Core then writes a new epoch.
         max_script_bytes: Longest script that ``shell`` takes; None means no limit.
+        keep_awake: POSIX sh that keeps the machine awake while a command runs, for services that
+            freeze one that no request is attached to; "" (default): not needed. It runs inside,
+            as a function of a process beside the command, with ``$2`` a name of the command's
+            own: first after some seconds, then every half minute with ``$1`` set to ``hold``,
+            whose effect must last two minutes at least; and once with ``free`` when the command
+            has ended. It must end within seconds and set no variables but ``ek_...``.
+        batches_small_files: Whether ``write_files`` sends small files through ``shell``, many in
+            one call, although ``write_file`` is overridden.
     """
 
     external_id: str
@@ -256,6 +264,8 @@ class Connection(ABC):
     ownership: Ownership = "created"
     restored: bool = False
     max_script_bytes: int | None = 131_071
+    keep_awake: str = ""
+    batches_small_files: bool = False
 
     @abstractmethod
     def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:

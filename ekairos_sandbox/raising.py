@@ -245,7 +245,9 @@ class RaisingService:
 
         def act(live: Live) -> Checkpoint:
             self._operations.need(live, Capability.CHECKPOINTS, "create_checkpoint")
-            return live.connection.create_checkpoint(comment)
+            made = live.connection.create_checkpoint(comment)
+            self._operations.keep_data(live)
+            return made
 
         return self._operations.on(sandbox_id, act)[0]
 

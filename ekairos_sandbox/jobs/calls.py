@@ -40,6 +40,12 @@ MANY_JOBS = 500
 
 PURGE_AGE_S = 7 * 86400.0
 
+AWAKE_FIRST_S = 8
+"""After how long a command's supervisor begins to keep the machine awake."""
+
+AWAKE_AGAIN_S = 30
+"""How often it does so again."""
+
 Kill = Literal["", "kill", "void", "cancel"]
 T = TypeVar("T")
 
@@ -443,6 +449,15 @@ class JobCalls:
             cwd=b":" if cwd is None else b"cd -- " + quote(as_bytes(cwd)),
             prog=spec.argv[0],
             words=words,
+            awake=self._awake(),
+        )
+
+    def _awake(self) -> bytes:
+        fragment = self.connection.keep_awake
+        if not fragment:
+            return b""
+        return scripts.fill(
+            scripts.AWAKE, keep_awake=fragment.encode(), first=AWAKE_FIRST_S, again=AWAKE_AGAIN_S
         )
 
     def _wait(self, part: Window, window_s: float, *, follow: bool, kill: Kill = "") -> bytes:

@@ -161,7 +161,7 @@ fi
 SUPERVISOR = _compact(
     r"""{
 ek_job=$1 ek_in=$2 ek_root=@{root} ek_mark=@{mark} ek_timeout=@{timeout}
-ek_why=- ek_timer= ek_drain= ek_full= ek_pumps=
+ek_why=- ek_timer= ek_drain= ek_full= ek_pumps= ek_awake=
 case $3 in =*) LC_ALL=${3#=} ;; *) unset LC_ALL ;; esac
 cd / || exit
 # Caught, not ignored: ignoring would be inherited. The first reason stands.
@@ -300,6 +300,7 @@ if [ -n "$ek_timeout" ]; then
   ek_alarm "$ek_timeout" USR1
   ek_timer=$!
 fi
+@{awake}
 wait "$ek_cmd"
 ek_rc=$?
 [ "$ek_why" = - ] || if kill -0 "$ek_cmd"; then
@@ -340,10 +341,35 @@ printf 'EK1 %s %s %s %s .\n' "$ek_rc" "$ek_why" "$ek_up0" "$ek_up1" >&8
 # Reaped here: process 1 of a sandbox may not do it.
 for ek_p in $ek_timer $ek_drain; do kill -ALRM "$ek_p"; wait "$ek_p"; done
 exec 9>&-
+[ -z "$ek_awake" ] || { kill -ALRM "$ek_awake"; wait "$ek_awake"; }
 exit
 } </dev/null 2>/dev/null
 """
 )
+
+# A part of the supervisor where a provider's machines freeze when nobody looks: keep this one
+# awake while the supervisor lives. Short commands are through before it does anything. ALRM calls
+# it off, as in `ek_alarm`.
+AWAKE = _compact(r"""
+ek_keep() {
+@{keep_awake}
+}
+(
+  exec 7<&- 8>&- 9>&-
+  ek_off= ek_nap= ek_held= ek_rest=@{first}
+  trap - HUP INT QUIT TERM USR1 USR2
+  trap 'ek_off=y; [ -z "$ek_nap" ] || kill -KILL "$ek_nap"' ALRM
+  while [ -z "$ek_off" ]; do
+    sleep "$ek_rest" & ek_nap=$!
+    [ -z "$ek_off" ] || kill -KILL "$ek_nap"
+    wait "$ek_nap"
+    [ -z "$ek_off" ] && ! ek_through $$ || break
+    ek_keep hold "ekairos-$ek_mark"
+    ek_held=y ek_rest=@{again}
+  done
+  [ -z "$ek_held" ] || ek_keep free "ekairos-$ek_mark"
+) & ek_awake=$!
+""")
 
 # Wait for the end, or for new output, or until the window is over.
 # ek_follow: come back as soon as there is output beyond the offsets.
@@ -354,7 +380,7 @@ ek_window=@{window} ek_follow=@{follow} ek_kill=@{kill} ek_patient=y ek_n=0 ek_w
 export LC_ALL=C
 ek_now() { read -r ek_t ek_v </proc/uptime; ek_t=${ek_t%.*}; }
 ek_now
-ek_until=$((ek_t + ek_window))
+ek_until=$((ek_t + ek_window)) ek_told=$ek_t
 ek_ring=n
 read -r -t 1 ek_v
 [ $? -ge 2 ] || ek_ring=read
@@ -423,6 +449,9 @@ while :; do
     ek_now
     ek_rest=$((ek_until - ek_t))
     [ $ek_rest -gt 0 ] || break
+    # A byte now and then, or somebody on the way may take a silent connection for a dead one.
+    [ $((ek_t - ek_told)) -lt 8 ] || { printf ' '; ek_told=$ek_t; }
+    [ $ek_rest -le 8 ] || ek_rest=8
     ;;
   *) break ;;
   esac

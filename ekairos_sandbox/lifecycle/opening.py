@@ -65,10 +65,10 @@ class Opening:
             assert state is not None
             if not isinstance(cause, EpochMismatchError):
                 return self._connect(record, may_recreate=may_recreate)
+            if state.epoch == live.epoch:
+                return self._connect(record, may_recreate=may_recreate, prepare=True)
             provider = self._ledger.provider_of(record)
             connection = provider.attach(self._ledger.ref(record))
-            if state.epoch == live.epoch:
-                record = self._creation.prepare_again(record, connection)
             return self._ledger.live(record, provider, connection)
 
         return self._ledger.decide(live.sandbox_id, decide)
@@ -99,6 +99,17 @@ class Opening:
                 self._creation.prepare_again(record, connection)
             finally:
                 connection.close()
+
+        self._ledger.decide(sandbox_id, decide)
+
+    def keep_data(self, sandbox_id: str, connection: Connection) -> None:
+        """Store what a connection has come to know since it was opened."""
+
+        def decide(record: SandboxRecord) -> None:
+            data = (record.params or {}).get(record.provider) or {}
+            changed = {**data, **connection.data}
+            if changed != data:
+                self._ledger.transition(record, {}, data=changed)
 
         self._ledger.decide(sandbox_id, decide)
 
@@ -182,8 +193,16 @@ class Opening:
             record = self._ledger.transition(record, {"release": "stop"})
         return self._connect(record, may_recreate=may_recreate)
 
-    def _connect(self, record: SandboxRecord, *, may_recreate: bool) -> Live:
-        """Have the provider connect, and bring the record up to date with what it says."""
+    def _connect(self, record: SandboxRecord, *, may_recreate: bool, prepare: bool = False) -> Live:
+        """Have the provider connect, and bring the record up to date with what it says.
+
+        Args:
+            record: The record.
+            may_recreate: Whether to make anew what is proven gone.
+            prepare: Whether the sandbox needs a new epoch in any case. That it has another one
+                than expected may mean that another sandbox bears its name now, which the
+                provider finds out.
+        """
         provider = self._ledger.provider_of(record)
         try:
             connection = provider.connect(self._ledger.ref(record))
@@ -192,7 +211,8 @@ class Opening:
         try:
             record = self._update(record, connection)
             state = record.state
-            if state is None or connection.restored or not state.epoch or state.home is None:
+            unprepared = state is None or not state.epoch or state.home is None
+            if prepare or connection.restored or unprepared:
                 record = self._creation.prepare_again(record, connection)
         except RecordConflictError:
             connection.close()

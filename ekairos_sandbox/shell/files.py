@@ -20,9 +20,11 @@ from ekairos_sandbox.shell.writing import SmallFile, write_file, write_small_fil
 
 __all__ = [
     "PIECE_BYTES",
+    "Piece",
     "RemoteStat",
     "SmallFile",
     "read_file",
+    "read_head",
     "remove_file",
     "stat",
     "write_file",
@@ -80,28 +82,64 @@ def read_file(
             raised by the iterator.
         ValueError: An empty path, one with a NUL character, or a negative offset.
     """
-    check_path(path)
-    if offset < 0:
-        raise ValueError("offset must be 0 or more")
-    first = _read_piece(shell, path, offset, clock)
+    first = read_head(shell, path, offset=offset, clock=clock)
     return _pieces(shell, path, offset, first, clock)
 
 
+def read_head(
+    shell: Shell,
+    path: str,
+    *,
+    offset: int = 0,
+    limit: int | None = None,
+    clock: Clock | None = None,
+) -> Piece:
+    """Read the first piece of a file from ``offset`` on, and its size. One call.
+
+    Args:
+        shell: Where.
+        path: The file.
+        offset: First byte to read, 0 or more.
+        limit: How many bytes at most; None: as many as ``read_file`` takes at a time.
+        clock: Time and sleep between repeated calls.
+
+    Raises:
+        RemoteFileNotFoundError: No such file.
+        RemoteFileError: A directory, a device, or no permission.
+        TransferError: The file changed while it was being read, or the answer came short.
+        ValueError: An empty path, one with a NUL character, or a negative offset.
+    """
+    check_path(path)
+    if offset < 0:
+        raise ValueError("offset must be 0 or more")
+    return _read_piece(shell, path, offset, clock, limit)
+
+
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class Piece:
+    """A piece of a file.
+
+    Attributes:
+        data: The bytes.
+        size: Of the whole file; 0 for some that have content all the same, e.g. below ``/proc``.
+        identity: Another text after the file was changed or replaced; "" if ``size`` is 0.
+        full: Whether it is as long as it may be.
+    """
+
     data: bytes
     size: int
     identity: str
     full: bool
 
     def is_last(self, offset: int) -> bool:
+        """Whether a piece that begins at ``offset`` is the file's last one."""
         if self.size == 0:
             return not self.full
         return offset + len(self.data) >= self.size
 
 
 def _pieces(
-    shell: Shell, path: str, offset: int, piece: _Piece, clock: Clock | None
+    shell: Shell, path: str, offset: int, piece: Piece, clock: Clock | None
 ) -> Iterator[bytes]:
     identity = piece.identity
     while True:
@@ -115,8 +153,11 @@ def _pieces(
             raise _changed(path)
 
 
-def _read_piece(shell: Shell, path: str, offset: int, clock: Clock | None) -> _Piece:
+def _read_piece(
+    shell: Shell, path: str, offset: int, clock: Clock | None, limit: int | None = None
+) -> Piece:
     most = DIRECT_BYTES if isinstance(shell, FileShell) else PIECE_BYTES
+    most = most if limit is None else min(most, limit)
     head = b"".join((assign("P", path), b"O=%d M=%d\n" % (offset, most), _FIND, _READ))
     data: bytes | None
     if isinstance(shell, FileShell):
@@ -138,13 +179,13 @@ def _read_piece(shell: Shell, path: str, offset: int, clock: Clock | None) -> _P
         raise _changed(path)
     data = data[:-1]
     if size == "0":
-        return _Piece(data, 0, "", full=len(data) == most)
+        return Piece(data, 0, "", full=len(data) == most)
     expected = min(most, max(0, int(size) - offset))
     if expected == 0:
         data = b""
     if len(data) != expected:
         raise TransferError(f"{path!r} gave {len(data)} bytes where {expected} were expected")
-    return _Piece(data, int(size), before, full=len(data) == most)
+    return Piece(data, int(size), before, full=len(data) == most)
 
 
 def _ask_for_file(

@@ -274,12 +274,75 @@ def _send_batches(
     flush()
 
 
+# The parts are removed after the rename, the first one first: without it the file is in place.
+_JOIN = b"""\
+need cat
+if [ -e "$1" ]; then
+ m=$({ umask 077; cat "$@" >"$T"; } 2>&1) || no failed "$m"
+ fin "$S" "$M" ''
+else
+ [ -f "$P" ] && [ "$(stat -c %s "$P")" = "$S" ] || no lost
+fi
+rm -f "$@"
+say done
+"""
+
+
+class Parts:
+    """A file that comes into the sandbox as several, by other means than ``shell``.
+
+    Get a path for each part from ``new``, write it there, and ``join`` them.
+
+    Attributes:
+        size: Bytes of all parts together.
+    """
+
+    def __init__(self, path: str, mode: int) -> None:
+        self._path = path
+        self._mode = check_mode(mode)
+        self._nonce = new_nonce()
+        self._prefix = f"{path[: -len(_name(path))]}{_temporary(path, self._nonce)}"
+        self._count = 0
+        self.size = 0
+
+    def new(self, size: int) -> str:
+        """Return the path for the next part, of so many bytes."""
+        self._count += 1
+        self.size += size
+        return f"{self._prefix}.{self._count}"
+
+    def join(self, shell: Shell, *, clock: Clock | None = None) -> None:
+        """Make one file of the parts and put it in its place, as ``write_file`` does. One call.
+
+        Raises:
+            RemoteFileError: A directory or device is in the way, no permission, no space.
+            TransferError: What is stored inside is not what was sent.
+        """
+        head = _WRITE + _where(self._path, 0, self._nonce) + self._names()
+        body = b"S=%d M=%04o\n" % (self.size, self._mode) + _JOIN
+        ask(shell, head + body, [self._path], clock=clock)
+
+    def discard(self, shell: Shell, *, clock: Clock | None = None) -> None:
+        """Remove the parts, if the sandbox can be asked."""
+        with contextlib.suppress(SandboxError):
+            body = self._names() + b'rm -f "$@"; say done\n'
+            ask(shell, body, [self._path], repeat=False, timeout_s=15.0, clock=clock)
+
+    def _names(self) -> bytes:
+        numbers = b" ".join(b'"$R.%d"' % number for number in range(1, self._count + 1))
+        return b"%sset -- %s\n" % (assign("R", self._prefix), numbers)
+
+
 _EXISTS = b'[ -f "$T" ] || no gone\n'
 
 
 def _where(path: str, number: int, nonce: str) -> bytes:
-    temporary = f".{_name(path)[:48]}.ekairos-{nonce}"
-    return b"%s%sat %d\n" % (assign("P", path), assign("Q", temporary), number)
+    temporary = assign("Q", _temporary(path, nonce))
+    return b"%s%sat %d\n" % (assign("P", path), temporary, number)
+
+
+def _temporary(path: str, nonce: str) -> str:
+    return f".{_name(path)[:48]}.ekairos-{nonce}"
 
 
 def _holds(total: int) -> bytes:

@@ -21,6 +21,7 @@ from ekairos_sandbox.models import SandboxRecord
 from ekairos_sandbox.plans import stored_options
 from ekairos_sandbox.provider import Connection, CreateSpec, Provider, SandboxRef, Tags
 from ekairos_sandbox.raising import RaisingSandbox, RaisingService
+from ekairos_sandbox.repository.base import SandboxRepository
 from ekairos_sandbox.repository.sqlite import SqliteSandboxRepository
 from ekairos_sandbox.results import CommandResult
 from ekairos_sandbox.service import SandboxService
@@ -34,14 +35,14 @@ class Lab:
     Attributes:
         provider: The provider under test.
         suite: The test class, for its switches.
-        store: File of the record store.
+        store: File of the record store, or what stands for it.
     """
 
     def __init__(self, provider: Provider[Any], suite: type[Suite], folder: Path) -> None:
         self.provider = provider
         self.suite = suite
         self.store = folder / "records.db"
-        self._stores = {self.store: SqliteSandboxRepository(self.store)}
+        self._stores = {self.store: suite.open_store(self.store)}
         self._services: list[RaisingService] = []
         self._specs: list[CreateSpec[Any]] = []
         self.main = self.service()
@@ -68,9 +69,10 @@ class Lab:
             environ: Environment of the service; None means an empty one.
         """
         path = store or self.store
-        self._stores.setdefault(path, SqliteSandboxRepository(path))
+        if path not in self._stores:
+            self._stores[path] = self.suite.open_store(path)
         service = SandboxService(
-            SqliteSandboxRepository(path),
+            self.suite.open_store(path),
             environ=environ or {},
             clock=clock,
             providers=[provider or self.provider],
@@ -215,6 +217,15 @@ class Suite:
         The default fits providers whose options have a field ``name``.
         """
         return {**cls.options, "name": name}
+
+    @classmethod
+    def open_store(cls, path: Path) -> SandboxRepository:
+        """Open the record store that a path stands for; several times, also at once.
+
+        The default is a SQLite file. Tests with a second process need that: set
+        ``provider_factory`` to None for any other store.
+        """
+        return SqliteSandboxRepository(path)
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -157,6 +157,8 @@ class FaultyConnection(Connection):
         self.ownership = inner.ownership
         self.restored = inner.restored
         self.max_script_bytes = inner.max_script_bytes
+        self.keep_awake = inner.keep_awake
+        self.batches_small_files = inner.batches_small_files
 
     def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
         """See ``Connection.shell``."""
@@ -171,7 +173,9 @@ class FaultyConnection(Connection):
 
     def create_checkpoint(self, comment: str = "") -> Checkpoint:
         """See ``Connection.create_checkpoint``."""
-        return self.faults.run("create_checkpoint", lambda: self.inner.create_checkpoint(comment))
+        made = self.faults.run("create_checkpoint", lambda: self.inner.create_checkpoint(comment))
+        self.data = self.inner.data
+        return made
 
     def list_checkpoints(self) -> list[Checkpoint]:
         """See ``Connection.list_checkpoints``."""
@@ -180,6 +184,7 @@ class FaultyConnection(Connection):
     def restore_checkpoint(self, checkpoint_id: str) -> None:
         """See ``Connection.restore_checkpoint``."""
         self.faults.run("restore_checkpoint", lambda: self.inner.restore_checkpoint(checkpoint_id))
+        self.data = self.inner.data
 
     def preview_url(self, port: int) -> PreviewUrl:
         """See ``Connection.preview_url``."""

@@ -89,13 +89,14 @@ class World:
         self.base_url = ""
         self.lock = threading.RLock()
         self.tokens: dict[str, str] = {}
+        self.numbers: dict[str, int] = {}
         self.sprites: dict[tuple[str, str], Sprite] = {}
         self.creations: dict[str, list[float]] = {}
         self._count = 0
 
     def token(self, organization: str) -> str:
         """A new token of an organisation."""
-        number = 1000 + len(self.tokens)
+        number = self.numbers.setdefault(organization, 1000 + len(self.numbers))
         made = f"{organization}/{number}/{secrets.token_hex(8)}/tok-{secrets.token_hex(16)}"
         self.tokens[made] = organization
         return made
