@@ -16,7 +16,7 @@ from ekairos_sandbox.exceptions import (
     TransferError,
 )
 from ekairos_sandbox.shell import files
-from ekairos_sandbox.shell.files import PIECE_BYTES, RemoteStat, read_file, stat
+from ekairos_sandbox.shell.files import PIECE_BYTES, RemoteStat, read_file, read_head, stat
 
 EVERY_BYTE = bytes(range(256))
 
@@ -83,6 +83,19 @@ def test_reading_begins_at_the_offset(shell: TmpShell) -> None:
     assert read(shell, "f", 9) == b"9"
     assert read(shell, "f", 10) == b""
     assert read(shell, "f", 11) == b""
+
+
+def test_the_head_of_a_file_tells_its_size_and_which_file_it_is(shell: TmpShell) -> None:
+    Path(shell.home, "f").write_bytes(b"0123456789")
+    head = read_head(shell, "f", offset=2, limit=3)
+    assert (head.data, head.size, head.is_last(2)) == (b"234", 10, False)
+    rest = read_head(shell, "f", offset=5, limit=100)
+    assert (rest.data, rest.is_last(5), rest.identity) == (b"56789", True, head.identity)
+    Path(shell.home, "f").write_bytes(b"9876543210")
+    assert read_head(shell, "f", limit=1).identity != head.identity
+    assert shell.calls == 3
+    made_up = read_head(shell, "/proc/self/status", limit=4)
+    assert (made_up.size, made_up.is_last(0)) == (0, False)
 
 
 @pytest.mark.usefixtures("small_pieces")

@@ -480,3 +480,29 @@ def test_a_forked_child_does_not_use_the_parent_s_connection(
 def test_retry_after_is_seconds_or_a_date(text: str, expected: float | None) -> None:
     assert retry_after_s({"retry-after": text}, now_ms=T0) == expected
     assert retry_after_s({}, now_ms=T0) is None
+
+
+def test_an_answer_that_stays_open_can_be_given_up_early(
+    client: HttpClient, server: Server
+) -> None:
+    over = threading.Event()
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("transfer-encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"3\r\nend\r\n")
+        over.wait(20)
+
+    server.answer = answer
+    try:
+        with client.stream("GET", "/", deadline_s=15.0) as stream:
+            pieces = iter(stream)
+            assert next(pieces) == b"end"
+            stream.hurry(0.05)
+            with pytest.raises(TransportError) as caught:
+                next(pieces)
+        assert (caught.value.kind, caught.value.outcome) == ("timeout", "unknown")
+        assert not over.is_set()
+    finally:
+        over.set()

@@ -448,6 +448,32 @@ def test_rolled_back_sandbox_gets_a_new_epoch(bench: Bench) -> None:
     assert bench.again().run_command(ID, "true").exit_code == 0
 
 
+def test_another_sandbox_under_the_name_is_not_taken_for_a_rolled_back_one(bench: Bench) -> None:
+    bench.create()
+    bench.service.run_command(ID, "true").check()
+    epoch_file = next(bench.world.machines[NAME].home.glob(".local/state/ekairos-sandbox/epoch"))
+    epoch_file.write_text("0123456789abcdef\n")
+    live = bench.service._operations.cache.get(ID)
+    assert live is not None
+    # A connection cannot tell one from the other; the provider can, when it is asked.
+    bench.world.machines[NAME].external_id = live.connection.external_id = "m99"
+    assert bench.service.run_command(ID, "true").recreated
+
+
+def test_what_a_connection_has_come_to_know_is_kept(bench: Bench) -> None:
+    bench.create()
+    live = bench.service._operations.cache.get(ID)
+    assert live is not None
+    bench.service._operations.keep_data(live)
+    before = bench.state().rev
+    live.connection.data = {**live.connection.data, "lastCheckpointId": "v3"}
+    for _ in range(2):
+        bench.service._operations.keep_data(live)
+    assert bench.state().rev == before + 1
+    kept = (bench.service.get_record(ID).params or {})["memory"]
+    assert kept == {"id": "m1", "lastCheckpointId": "v3"}
+
+
 # Stopping
 
 
