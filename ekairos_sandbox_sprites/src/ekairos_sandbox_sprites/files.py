@@ -19,7 +19,7 @@ from ekairos_sandbox.provider_http import problem_of
 from ekairos_sandbox.shell import files as shell_files
 from ekairos_sandbox.shell import writing
 from ekairos_sandbox.shell.chunks import Chunks
-from ekairos_sandbox_sprites.api import SpritesApi, sprite_path
+from ekairos_sandbox_sprites.api import SpriteMissingError, SpritesApi, sprite_path
 
 SMALL_BYTES = 256 * 1024
 PART_BYTES = 16 * 1024 * 1024
@@ -70,6 +70,8 @@ def write(
             body = _Body(source)
             _put(api, name, parts.new(len(body)), body)
         parts.join(shell, clock=api.clock)
+    except SpriteMissingError:
+        raise
     except BaseException:
         parts.discard(shell, clock=api.clock)
         raise

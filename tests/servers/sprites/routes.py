@@ -68,7 +68,8 @@ class Routes:
                 text = f"A sprite named '{name}' already exists. Choose another name."
                 exchange.json(self.switches.duplicate_status, {"error": text})
                 return
-            made = self.world.create(organization, name, auth, list(order.get("labels") or []))
+            labels = list(order.get("labels") or []) if self.switches.keeps_labels else []
+            made = self.world.create(organization, name, auth, labels)
         exchange.json(201, made.listed())
 
     def _limited(self, exchange: Exchange, organization: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import socket
@@ -37,9 +38,9 @@ exec '{curl}' "$@"
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recorded:
-    """One request as it arrived; ``status`` is 0 when nothing was answered."""
+    """One request as it arrived; ``status`` is 0 until, and unless, it was answered."""
 
     method: str
     target: str
@@ -74,7 +75,7 @@ class SpritesServer:
         other_token: One of ``globex``.
         switches: What shall go wrong, and how the service behaves.
         clock: Its time.
-        requests: Every request in the order of the answers.
+        requests: Every request in the order in which they came.
         internal_errors: Tracebacks of mistakes in this server; tests want it empty.
     """
 
@@ -163,6 +164,18 @@ class SpritesServer:
         with self._lock:
             return Counter(f"{one.method} {one.path.rpartition('/')[2]}" for one in self.requests)
 
+    def reset(self) -> None:
+        """Be as at the beginning: no sprites, no requests, nothing goes wrong."""
+        for sprite in self.world.all():
+            self.world.delete(sprite)
+        self.world.creations.clear()
+        fresh = Switches()
+        for one in dataclasses.fields(Switches):
+            if one.name != "closing" and not one.name.startswith("_"):
+                setattr(self.switches, one.name, getattr(fresh, one.name))
+        self.switches.clear()
+        self.clear_requests()
+
     def clear_requests(self) -> None:
         with self._lock:
             self.requests.clear()
@@ -174,6 +187,7 @@ class SpritesServer:
 
     def _answer(self, exchange: Exchange) -> None:
         switches = self.switches
+        seen = self._record(exchange)
         if switches.latency_s:
             switches.closing.wait(switches.latency_s)
         rule = switches.pick(exchange.method, exchange.path)
@@ -188,12 +202,14 @@ class SpritesServer:
             self.internal_errors.append(traceback.format_exc())
             exchange.drop()
         finally:
-            self._record(exchange)
+            seen.status = exchange.status
 
     def _fail(self, exchange: Exchange, rule: Rule) -> None:
         if rule.kind == "slow":
             self.switches.closing.wait(rule.seconds)
             self.routes.answer(exchange)
+        elif rule.kind == "status" and rule.raw:
+            exchange.raw(rule.status, str(rule.body).encode(), headers=rule.headers)
         elif rule.kind == "status":
             exchange.json(rule.status, rule.body, rule.headers)
         elif rule.kind == "html":
@@ -205,13 +221,12 @@ class SpritesServer:
             exchange.status = 0
             exchange.drop(reset=rule.reset)
 
-    def _record(self, exchange: Exchange) -> None:
+    def _record(self, exchange: Exchange) -> Recorded:
         body = exchange.body if self.keep_bodies else b""
-        seen = Recorded(
-            exchange.method, exchange.target, exchange.path, exchange.headers, body, exchange.status
-        )
+        seen = Recorded(exchange.method, exchange.target, exchange.path, exchange.headers, body, 0)
         with self._lock:
             self.requests.append(seen)
+        return seen
 
 
 def leftovers(server: SpritesServer) -> list[int]:

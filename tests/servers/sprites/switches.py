@@ -21,6 +21,7 @@ class Rule:
         kind: ``"before"``/``"after"``: the connection is cut without an answer, before or after
             the effect; ``"status"``: an answer in the place of the effect; ``"html"``: a page of a
             proxy; ``"slow"``: some seconds pass first.
+        raw: The body is text as it is, not JSON.
     """
 
     kind: Kind
@@ -32,6 +33,7 @@ class Rule:
     headers: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     reset: bool = False
+    raw: bool = False
 
     def fits(self, method: str, path: str) -> bool:
         return self.method in ("", method) and re.search(self.path, path) is not None
@@ -61,6 +63,7 @@ class Switches:
         truncate_read_at: The next file reads end there without an error.
         latency_s: What every request takes longer.
         idle: Whether machines fall asleep on the clock.
+        keeps_labels: Whether labels given at creation are kept.
     """
 
     chunking: Chunking = "exact"
@@ -82,6 +85,7 @@ class Switches:
     truncate_read_at: int = 0
     latency_s: float = 0.0
     idle: bool = False
+    keeps_labels: bool = True
     closing: threading.Event = field(default_factory=threading.Event)
     rules: list[Rule] = field(default_factory=list)
     chance: Callable[[str, str], Rule | None] | None = None
