@@ -249,7 +249,7 @@ class Sessions:
             time.sleep(0.002)
             if session.process.poll() is not None:
                 break
-        return [history] if history else []
+        return [history[at : at + FRAME_BYTES] for at in range(0, len(history), FRAME_BYTES)]
 
     def _size(self) -> int:
         return self._random.randint(1, FRAME_BYTES) if self.switches.odd_sizes else FRAME_BYTES
