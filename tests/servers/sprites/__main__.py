@@ -20,10 +20,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="servers.sprites", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument("--idle", action="store_true", help="let idle machines fall asleep")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds more per request")
     options = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, _stop)
     with SpritesServer(options.port) as server:
         server.switches.idle = options.idle
+        server.switches.latency_s = options.latency
+        server.keep_bodies = False
         hello = {"url": server.url, "token": server.token, "other_token": server.other_token}
         print(json.dumps(hello), flush=True)
         try:
