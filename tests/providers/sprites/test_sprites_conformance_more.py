@@ -17,10 +17,8 @@ from servers.sprites.switches import Rule
 
 from ekairos_sandbox.clock import SystemClock
 from ekairos_sandbox.repository.base import SandboxRepository
-from ekairos_sandbox.testing.capabilities import CapabilitySuite
 from ekairos_sandbox.testing.commands import CommandSuite
 from ekairos_sandbox.testing.files import FileSuite
-from ekairos_sandbox.testing.lifecycle import LifecycleSuite
 from ekairos_sandbox.testing.output import OutputSuite
 from ekairos_sandbox.testing.processes import ProcessSuite
 
@@ -63,13 +61,16 @@ class TestSpritesWithMergedChunks(SpritesConformance):
         server.switches.chunking = "merge"
 
 
-class TestSpritesThatLoseMuch(
-    SpritesLab, CommandSuite, OutputSuite, ProcessSuite, FileSuite, LifecycleSuite, CapabilitySuite
-):
+class TestSpritesThatLoseMuch(SpritesLab, CommandSuite, OutputSuite, ProcessSuite, FileSuite):
     """A third of the commands lose their output; every sixth request or reply is lost.
 
-    Without the tests that call the provider's ``shell`` themselves, which never repeats anything.
+    Without what rightly ends otherwise then: ``shell`` itself repeats nothing, a sandbox that is
+    deleted or restored after a lost answer leaves an unknown outcome, and an interrupted caller
+    tries once only to end its command.
     """
+
+    test_an_interrupt_ends_the_command = None  # type: ignore[assignment]
+    test_leaving_a_stream_early_ends_the_command = None  # type: ignore[assignment]
 
     big_file_bytes = 20 * 1024 * 1024
     big_output_bytes = 8_000_000
