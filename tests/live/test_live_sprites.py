@@ -71,7 +71,7 @@ def test_labels_are_kept_and_the_organisation_is_as_the_token_says(
     assert info.name == record.external_sandbox_id == state.name
     assert info.tags is not None
     assert info.tags.sandbox_id == sandbox.sandbox_id
-    page = provider._api._page({"max_results": "1"})
+    page = provider._api._page({"max_results": "1"}, operation="test")
     assert state.account == provider.account()
     assert page["name"] in provider.account().split("/")
 

@@ -143,7 +143,10 @@ class SpritesApi(ProviderApi):
     def account(self) -> str:
         """Return base URL and organisation; asks the service if the token does not say."""
         if self._organization is None:
-            self._organization = self._page({"max_results": "1"})["name"]
+            name = self._page({"max_results": "1"}, operation="account").get("name")
+            if not isinstance(name, str) or not name:
+                raise self._damaged("account")
+            self._organization = name
         return f"{self.http.base_url}/{self._organization}"
 
     def create(self, body: Mapping[str, Any], *, timeout_s: float) -> tuple[Sprite, bool]:
@@ -289,12 +292,12 @@ class SpritesApi(ProviderApi):
             error.hint = "the token must be one from sprites.dev/account"
         return error
 
-    def _page(self, params: Mapping[str, str], *, operation: str = "list") -> Mapping[str, Any]:
+    def _page(self, params: Mapping[str, str], *, operation: str) -> Mapping[str, Any]:
         answer = self.call(
             "GET", "/v1/sprites", operation=operation, repeat="always", params=params
         )
         page = self._json(answer, operation)
-        if isinstance(page, dict) and isinstance(page.get("sprites"), list) and page.get("name"):
+        if isinstance(page, dict) and isinstance(page.get("sprites"), list):
             return page
         raise self._damaged(operation)
 

@@ -50,6 +50,23 @@ esac
 """
 
 
+# Commands bear a mark in their environment; their supervisors see them end and do the rest.
+_END_COMMANDS = b"""\
+signal=TERM n=0 left=y
+while [ -n "$left" ] && [ $n -lt 50 ]; do
+  left=
+  for p in $(grep -l EKAIROS_JOB_MARK= /proc/[0-9]*/environ); do
+    p=${p#/proc/}
+    kill "-$signal" "${p%/environ}" && left=y
+  done
+  signal=0 n=$((n + 1))
+  [ $n -lt 30 ] || signal=KILL
+  [ -z "$left" ] || sleep 0.1
+done
+[ -n "$left" ] || echo ended
+"""
+
+
 class SpritesConnection(Connection):
     """A way into one sprite. Holds nothing open; for many threads, also after a fork.
 
@@ -134,6 +151,20 @@ class SpritesConnection(Connection):
         """
         with self._existing("write_file"):
             return files.write(self, self._api, self._ref.name, path, chunks, mode)
+
+    def end_commands(self) -> None:
+        """End every command that was started by this library; up to 5 seconds.
+
+        Raises:
+            ProviderError: It is not known whether all have ended.
+        """
+        if b"ended" not in self.shell(_END_COMMANDS, timeout_s=30.0, max_bytes=65536):
+            raise ProviderUnavailableError(
+                "the commands in the sprite do not end, or their end was not told",
+                provider="sprites",
+                operation="stop",
+                outcome="unknown",
+            )
 
     def native(self) -> Any:
         """Return the object of the official SDK ``sprites-py`` for this sprite.

@@ -46,9 +46,9 @@ class SpritesOptions(ProviderOptions):
             fails at once when there is none.
         url_settings: Who may use its URL.
         delete_on_stop: True: ``stop`` deletes the sprite with its files and checkpoints. False:
-            ``stop`` does nothing at the service, which has no such thing; an unused sprite falls
-            asleep by itself and goes on costing its storage. None (default): what
-            ``SANDBOX_SPRITES_DELETE_ON_STOP`` says, else True.
+            ``stop`` ends the commands that run and leaves it at that, as the service knows no
+            stop; an unused sprite falls asleep by itself and goes on costing its storage. None
+            (default): what ``SANDBOX_SPRITES_DELETE_ON_STOP`` says, else True.
         labels: Further labels; none may begin with ``ekairos-``.
     """
 

@@ -137,9 +137,17 @@ class SpritesProvider(Provider[SpritesOptions]):
                 yield sprite.info()
 
     def stop(self, ref: SandboxRef[SpritesOptions]) -> None:
-        """Delete the sprite; nothing if it was made with ``delete_on_stop=False`` or borrowed."""
+        """Delete the sprite, unless it is borrowed or was made with ``delete_on_stop=False``.
+
+        Then it stays as it is, but for the commands that run in it: they end, as they would keep
+        it awake. One that sleeps is not woken.
+        """
         if not ref.borrowed and self._deletes_of(ref):
             self._delete(ref, "stop")
+            return
+        sprite = self._lookup(ref, "stop")
+        if sprite is not None and sprite.status == "running":
+            SpritesConnection(self._api, self._settings, ref, data=ref.data).end_commands()
 
     def destroy(self, ref: SandboxRef[SpritesOptions]) -> None:
         """Delete the sprite with its files and checkpoints."""

@@ -11,6 +11,7 @@ from helpers.sprites import Sprites
 from servers.sprites.server import SpritesServer
 
 from ekairos_sandbox.jobs import calls
+from ekairos_sandbox.provider import SandboxRef
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
@@ -61,6 +62,30 @@ def test_a_command_that_was_killed_keeps_nothing_awake(
     until(lambda: not machine.tasks)
     server.advance(40)
     assert machine.status == "warm"
+
+
+def test_stopping_ends_the_commands_that_would_keep_a_kept_sprite_awake(
+    sprites: Sprites, server: SpritesServer
+) -> None:
+    options = {"name": "one", "delete_on_stop": False}
+    sandbox = sprites.service().create_sandbox(provider="sprites", sprites=options)
+    machine = server.machine("one")
+    stubborn = "trap '' TERM; while :; do sleep 1; done"
+    commands = [
+        sandbox.start_command("sleep", ["300"]),
+        sandbox.start_command(stubborn, shell=True),
+    ]
+    until(lambda: len(machine.tasks) == 2)
+    sandbox.stop()
+    until(lambda: not machine.tasks)
+    server.advance(40)
+    assert machine.status == "warm"
+    # A sprite that sleeps is not woken.
+    sprites.provider.stop(SandboxRef("one", "one", data={"deleteOnStop": False}))
+    assert machine.status == "warm"
+    sandbox.reconnect()
+    assert [command.wait(20).exit_code for command in commands] == [143, 137]
+    assert sandbox.run_command("echo", ["on"]).output == "on\n"
 
 
 def test_a_sprite_without_commands_sleeps_and_wakes(
