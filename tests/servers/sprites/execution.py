@@ -83,20 +83,23 @@ class Sessions:
     def has_ended(self, session_id: str) -> bool:
         return session_id in self._finished
 
-    def post(self, exchange: Exchange, machine: Machine) -> None:
-        """``POST exec``: the body is standard input, the answer one frame per chunk."""
+    def post(self, exchange: Exchange, machine: Machine) -> Callable[[], None] | None:
+        """``POST exec``: the body is standard input, the answer one frame per chunk.
+
+        Returns what sends the end of the answer: after it, nothing is attached any more.
+        """
         if len(exchange.body) > POST_BYTES:
             exchange.json(413, {"error": "request body too large"})
-            return
+            return None
         session = self._start(exchange, machine)
         if session is None:
-            return
+            return None
         given = exchange.body if exchange.query.get("stdin") == "true" else b""
         threading.Thread(target=_feed, args=(session.process, given), daemon=True).start()
         sink = _PostSink(exchange, self.switches, self._random)
         exchange.begin_chunks("application/octet-stream")
         self._run(session, sink, exchange)
-        sink.end()
+        return sink.end
 
     def websocket(self, exchange: Exchange, machine: Machine) -> None:
         """``GET exec`` with an upgrade."""

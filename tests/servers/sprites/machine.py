@@ -62,6 +62,7 @@ class Machine:
         self._last_used = clock.now()
         self._lock = threading.RLock()
         self.dead = False
+        self._used = False
         self.home.mkdir(parents=True)
         self.environment = {
             "HOME": str(self.home),
@@ -79,6 +80,7 @@ class Machine:
         with self._lock:
             if self.dead:
                 raise FileNotFoundError("the machine is gone")
+            self._used = True
             return subprocess.Popen(
                 list(argv),
                 cwd=cwd or self.home,
@@ -153,6 +155,8 @@ class Machine:
 
     def pids(self) -> list[int]:
         """Every living process of the machine."""
+        if not self._used:
+            return []
         wanted = f"{MARK}={self.mark}".encode()
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
@@ -179,7 +183,8 @@ class Machine:
     def save(self, target: Path) -> None:
         """Copy the files as a checkpoint."""
         target.mkdir(parents=True)
-        subprocess.run(["cp", "-a", f"{self.home}/.", str(target)], check=True)
+        if any(self.home.iterdir()):
+            subprocess.run(["cp", "-a", f"{self.home}/.", str(target)], check=True)
 
     def load(self, source: Path) -> None:
         """End everything and return the files to a checkpoint."""

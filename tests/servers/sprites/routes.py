@@ -195,7 +195,9 @@ class Routes:
     def _post(self, exchange: Exchange, sprite: Sprite) -> None:
         self._wake(sprite)
         with sprite.machine.attached():
-            self.sessions.post(exchange, sprite.machine)
+            finish = self.sessions.post(exchange, sprite.machine)
+        if finish is not None:
+            finish()
 
     def _sessions(self, exchange: Exchange, sprite: Sprite) -> None:
         if "upgrade" in exchange.headers.get("connection", "").lower():
