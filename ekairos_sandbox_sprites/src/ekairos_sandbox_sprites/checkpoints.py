@@ -9,8 +9,8 @@ from typing import Any
 
 from ekairos_sandbox.exceptions import ProviderError, ProviderTimeoutError
 from ekairos_sandbox.http import HttpStream
-from ekairos_sandbox.redaction import redact
 from ekairos_sandbox.results import Checkpoint
+from ekairos_sandbox.shell.exchange import printable
 from ekairos_sandbox_sprites.api import SpriteMissingError, SpritesApi, epoch_ms, sprite_path
 
 STREAM_S = 300.0
@@ -27,11 +27,11 @@ _NUMBERED = re.compile(r"v(\d+)")
 
 def create(api: SpritesApi, name: str, comment: str) -> Checkpoint:
     """Make a checkpoint and return it."""
-    texts = _follow(api, name, ("checkpoint",), "create_checkpoint", {"comment": comment})
+    events = _follow(api, name, ("checkpoint",), "create_checkpoint", {"comment": comment})
     for pattern in _IDS:
-        ids = [found[1] for text in texts for found in pattern.finditer(text)]
+        ids = [found[1] for event in events for found in pattern.finditer(_text(event))]
         if ids:
-            return Checkpoint(ids[-1], api.clock.now_ms(), comment)
+            return Checkpoint(ids[-1], epoch_ms(events[-1].get("time")), comment)
     newest = max(listed(api, name), key=_number, default=None)
     if newest is None:
         raise ProviderError(
@@ -86,9 +86,9 @@ def restore(api: SpritesApi, name: str, checkpoint_id: str) -> None:
 
 def _follow(
     api: SpritesApi, name: str, rest: tuple[str, ...], operation: str, body: Any
-) -> list[str]:
-    """Send an order and read its events up to ``complete``; return their texts."""
-    texts: list[str] = []
+) -> list[Mapping[str, Any]]:
+    """Send an order and return its events up to ``complete``."""
+    events: list[Mapping[str, Any]] = []
     with api.stream(
         "POST",
         sprite_path(name, *rest),
@@ -100,23 +100,25 @@ def _follow(
     ) as answer:
         # The connection may be held open long after the last event.
         for event in _events(answer):
-            text = str(event.get("data") or event.get("error") or "")
+            events.append(event)
             if event.get("type") == "error":
-                said = redact(text, (api.http.base_url,))[:300]
                 raise ProviderError(
-                    f"sprites failed to {operation.replace('_', ' the ', 1)}: {said}",
+                    f"{operation} failed at sprites: {printable(_text(event))}",
                     provider=api.provider,
                     operation=operation,
                 )
-            texts.append(text)
             if event.get("type") == "complete":
-                return texts
+                return events
     raise ProviderError(
         f"sprites did not tell how {operation} ended",
         provider=api.provider,
         operation=operation,
         outcome="unknown",
     )
+
+
+def _text(event: Mapping[str, Any]) -> str:
+    return str(event.get("data") or event.get("error") or "")
 
 
 def _events(answer: HttpStream) -> Iterator[Mapping[str, Any]]:

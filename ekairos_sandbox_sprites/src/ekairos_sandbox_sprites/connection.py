@@ -132,7 +132,7 @@ class SpritesConnection(Connection):
             except TransportError:
                 if not ended:
                     raise
-        if last[:1] == bytes([_EXIT]) and last[1] not in _FRAMING:
+        if len(last) == 2 and last[0] == _EXIT and last[1] not in _FRAMING:
             del output[-1:]
         return bytes(output)
 
