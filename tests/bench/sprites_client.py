@@ -51,21 +51,24 @@ def _sprite(order: dict[str, Any]) -> Any:
 
 
 def commands(order: dict[str, Any], folder: Path) -> dict[str, float]:
-    """A short command: ours, theirs, and a bare request."""
+    """A short command: ours, theirs, our transport alone, and a bare request."""
     box, sprite = _box(order, folder), _sprite(order)
+    live = box.service._operations.cache.get(box.sandbox_id)
+    assert live is not None
     requests = importlib.import_module("requests")
     session = requests.Session()
     session.headers["Authorization"] = f"Bearer {order['token']}"
     url = f"{order['url']}/v1/sprites/bench/exec"
-    bare, ours, theirs = in_turn(
+    bare, shell, ours, theirs = in_turn(
         order.get("times", 20),
         lambda: session.post(url, params={"cmd": "true"}).content,
+        lambda: live.connection.shell(b"true", timeout_s=10, max_bytes=1000),
         lambda: box.run_command("true").check(),
         lambda: sprite.run("true", capture_output=True),
     )
     box.destroy()
     sprite.delete()
-    return {"bare": bare, "ours": ours, "theirs": theirs}
+    return {"bare": bare, "shell": shell, "ours": ours, "theirs": theirs}
 
 
 def our_files(order: dict[str, Any], folder: Path) -> dict[str, float]:
