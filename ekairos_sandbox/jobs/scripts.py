@@ -363,6 +363,7 @@ ek_keep() {
     sleep "$ek_rest" & ek_nap=$!
     [ -z "$ek_off" ] || kill -KILL "$ek_nap"
     wait "$ek_nap"
+    ek_nap=
     [ -z "$ek_off" ] && ! ek_through $$ || break
     ek_keep hold "ekairos-$ek_mark"
     ek_held=y ek_rest=@{again}
