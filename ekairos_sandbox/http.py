@@ -193,6 +193,7 @@ class HttpStream:
     status: int
     headers: Mapping[str, str] = field(repr=False)
     _pieces: Callable[[], Iterator[bytes]] = field(repr=False)
+    _deadline: Deadline = field(repr=False)
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the body as it comes; raises ``TransportError`` when it is cut off."""
@@ -212,6 +213,13 @@ class HttpStream:
                 raise TransportError(f"the answer is larger than {max_bytes} bytes")
             pieces.append(piece)
         return b"".join(pieces)
+
+    def hurry(self, seconds: float) -> None:
+        """Wait no longer than this for the rest, whose end is then a ``TransportError``.
+
+        Only for a request with a deadline.
+        """
+        self._deadline.shorten(seconds)
 
 
 def _origin(url: str) -> str:
@@ -350,7 +358,10 @@ class HttpClient:
             try:
                 lower = {name.lower(): value for name, value in answer.headers.items()}
                 yield HttpStream(
-                    answer.status_code, lower, lambda: self._pieces(answer, url, deadline)
+                    answer.status_code,
+                    lower,
+                    lambda: self._pieces(answer, url, deadline),
+                    deadline,
                 )
             finally:
                 answer.close()

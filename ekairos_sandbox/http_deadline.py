@@ -43,6 +43,16 @@ class Deadline:
             if self.passed:
                 _shut(handle)
 
+    def shorten(self, seconds: float) -> None:
+        """Let it pass in so many seconds, if there is a deadline and it is not earlier."""
+        end = time.monotonic() + seconds
+        if self._timer is None or self._end is None or end >= self._end:
+            return
+        self._timer.cancel()
+        self._timer.join()
+        self._end = end
+        self._start()
+
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Watch every connection that this thread sends a request over meanwhile."""
@@ -53,13 +63,7 @@ class Deadline:
             _of_this_request.reset(token)
 
     def __enter__(self) -> Deadline:
-        if self._end is not None:
-            timer = threading.Timer(max(0.0, self._end - time.monotonic()), self._pass)
-            timer.daemon = True
-            # An interpreter that is ending starts no thread: there each read has its timeout only.
-            with contextlib.suppress(RuntimeError):
-                timer.start()
-                self._timer = timer
+        self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -69,6 +73,16 @@ class Deadline:
         for handle in self._sockets:
             handle.close()
         self._sockets.clear()
+
+    def _start(self) -> None:
+        if self._end is None:
+            return
+        timer = threading.Timer(max(0.0, self._end - time.monotonic()), self._pass)
+        timer.daemon = True
+        # An interpreter that is ending starts no thread: there each read has its timeout only.
+        with contextlib.suppress(RuntimeError):
+            timer.start()
+            self._timer = timer
 
     def _pass(self) -> None:
         with self._lock:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ekairos_sandbox.exceptions import ProviderError, ProviderTimeoutError
-from ekairos_sandbox.http import HttpStream
+from ekairos_sandbox.http import HttpStream, json_bytes
 from ekairos_sandbox.results import Checkpoint
 from ekairos_sandbox.shell.exchange import printable
 from ekairos_sandbox_sprites.api import SpriteMissingError, SpritesApi, epoch_ms, sprite_path
@@ -94,7 +94,7 @@ def _follow(
         sprite_path(name, *rest),
         operation=operation,
         headers={"Content-Type": "application/json"},
-        data=json.dumps(body).encode() if body is not None else None,
+        data=None if body is None else json_bytes(body),
         timeout_s=(10.0, STREAM_S),
         deadline_s=STREAM_S,
     ) as answer:
