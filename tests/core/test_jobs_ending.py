@@ -233,29 +233,33 @@ def test_a_wait_that_was_killed_signals_nobody_later() -> None:
     with open_box("dash") as box:
         started = spec("sleep", "60")
         box.runner.start(started)
-        before = set(_sleeps("21"))
         asking = threading.Thread(target=_wait_quietly, args=(box, started.command_id))
         asking.start()
-        until(lambda: bool(set(_sleeps("21")) - before))
-        (timer,) = set(_sleeps("21")) - before
-        waiting = int(Path(f"/proc/{timer}/stat").read_text().rpartition(")")[2].split()[1])
+        until(lambda: bool(_timers()))
+        ((timer, waiting),) = _timers().items()
         os.kill(waiting, signal.SIGKILL)
         box.runner.kill(started.command_id)
-        assert timer in _sleeps("21")
+        assert _stat(timer)[0] != "Z"
         os.kill(timer, signal.SIGKILL)
         asking.join()
 
 
 def _wait_quietly(box: Box, command_id: str) -> None:
     with contextlib.suppress(SandboxError):
-        box.runner.wait(command_id, window_s=21)
+        box.runner.wait(command_id)
 
 
-def _sleeps(seconds: str) -> list[int]:
-    wanted = f"sleep\0{seconds}\0".encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+def _timers() -> dict[int, int]:
+    """Return every sleep of a shell that this process has started, and that shell."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if path.read_bytes().endswith(wanted):
-                found.append(int(path.parent.name))
+            parent = int(_stat(int(path.name))[1])
+            if (path / "comm").read_text() == "sleep\n" and _stat(parent)[1] == str(os.getpid()):
+                found[int(path.name)] = parent
     return found
+
+
+def _stat(pid: int) -> list[str]:
+    """Return state and parent of a process, and what follows."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
