@@ -150,12 +150,7 @@ class ProviderApi:
             ProviderError: ``outcome="failed"`` if it provably had no effect, also after
                 repetitions.
         """
-        if json_body is not None:
-            arguments["data"] = json_bytes(json_body)
-            arguments["headers"] = {
-                "Content-Type": "application/json",
-                **(arguments.get("headers") or {}),
-            }
+        _add_json(arguments, json_body)
 
         if repeat != "never" and not isinstance(arguments.get("data"), bytes | None):
             raise ValueError("a body that is read while it is sent cannot be sent again")
@@ -204,12 +199,14 @@ class ProviderApi:
         *,
         operation: str,
         accept: Collection[int] = (200,),
+        json_body: Any = None,
         **arguments: Any,
     ) -> Iterator[HttpStream]:
         """Send a request once and return its answer while its body is coming; see ``call``.
 
         What goes wrong with the body is raised from where it is read, as ``ProviderError`` too.
         """
+        _add_json(arguments, json_body)
         with (
             self.translated(operation),
             self.http.stream(method, path, **arguments) as answer,
@@ -281,6 +278,17 @@ class ProviderApi:
     def close(self) -> None:
         """Close the connections; the next request opens new ones. Safe to call twice."""
         self.http.close()
+
+
+def _add_json(arguments: dict[str, Any], json_body: Any) -> None:
+    """Add a body to be sent as JSON to the arguments of a request, unless it is None."""
+    if json_body is None:
+        return
+    arguments["data"] = json_bytes(json_body)
+    arguments["headers"] = {
+        "Content-Type": "application/json",
+        **(arguments.get("headers") or {}),
+    }
 
 
 def _request_id(answer: HttpResponse, secrets: Iterable[str]) -> str | None:

@@ -260,7 +260,8 @@ read -r ek_up0 ek_v </proc/uptime
   set --
   [ ! -f "$ek_root/env" ] || . "$ek_root/env"
 @{env}
-  export EKAIROS_JOB=@{id} EKAIROS_JOB_MARK=@{mark}
+  # In two parts: a script that travelled in a variable must not pass for the command.
+  export EKAIROS_JOB=@{id} EKAIROS_JOB_MARK=""@{mark}
   ek_n=$#
   cd -- @{home} || cd /
   @{cwd} || { echo nocwd >"$ek_job/note"; exit 126; }

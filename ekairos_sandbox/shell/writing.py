@@ -28,8 +28,9 @@ FILES_PER_CALL = 200
 
 # at: sets P to where the file shall be, links followed, and T to the temporary file beside it.
 # put: stores standard input, decoded, as one part of T. take: the same of descriptor 4, as it is.
-# has: checks how much T holds. fin: checks T and
-# moves it to P.
+# has: checks how much T holds. fin: checks T and moves it to P; without an identity, a missing T
+# means that the same script is at it twice, as its answer was lost while it ran, and that the other
+# one was first.
 _WRITE = b"""\
 need stat dd tr readlink mkdir chmod mv rm
 id() { stat -L -c '%s-%y' "$1" | tr -d ': '; }
@@ -57,7 +58,9 @@ fin() {
   m=$({ chmod "$2" "$T" && mv -f "$T" "$P"; } 2>&1) || no failed "$m"
   [ ! -d "$P" ] || { T=$P/$Q; no isdir; }
  else
-  [ -n "$3" ] && [ "$(id "$P")" = "$3" ] || no lost
+  if [ -n "$3" ]; then [ "$(id "$P")" = "$3" ]
+  else [ -f "$P" ] && [ "$(stat -L -c %s "$P")" = "$1" ]
+  fi || no lost
  fi
 }
 """

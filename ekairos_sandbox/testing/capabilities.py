@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import pytest
 
@@ -34,9 +34,11 @@ class CapabilitySuite(Suite):
 
     Attributes:
         preview_port: A port that a sandbox made with ``options`` and ``config`` can show.
+        checkpoint_options: Options that a sandbox with checkpoints needs on top of ``options``.
     """
 
     preview_port = 8080
+    checkpoint_options: ClassVar[Mapping[str, Any]] = {}
 
     @pytest.mark.parametrize("verb", list(VERBS))
     def test_what_is_not_declared_is_refused_before_any_call(
@@ -57,7 +59,7 @@ class CapabilitySuite(Suite):
         self, lab: Lab
     ) -> None:
         self._needs(lab, Capability.CHECKPOINTS)
-        sandbox = lab.create(env=CREATE_ENV)
+        sandbox = lab.create(env=CREATE_ENV, options=self.checkpoint_options)
         sandbox.write_files({"data": b"old"})
         first = sandbox.create_checkpoint("before the change")
         sandbox.write_files({"data": b"new", "later": b""})
@@ -87,7 +89,8 @@ class CapabilitySuite(Suite):
     def test_a_restore_whose_answer_was_lost_is_noticed(self, lab: Lab) -> None:
         self._needs(lab, Capability.CHECKPOINTS)
         faults = Faults()
-        sandbox = lab.create(lab.service(faulty(lab.provider, faults)))
+        service = lab.service(faulty(lab.provider, faults))
+        sandbox = lab.create(service, options=self.checkpoint_options)
         other = lab.service().get_sandbox(sandbox.sandbox_id)
         sandbox.write_files({"data": b"old"})
         checkpoint = sandbox.create_checkpoint()
