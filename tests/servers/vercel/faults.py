@@ -55,6 +55,8 @@ class _Rule:
     injection: Injection
     times: int | None
     skip: int
+    every: int
+    seen: int = 0
 
 
 class Faults:
@@ -76,6 +78,7 @@ class Faults:
         *operations: str,
         times: int | None = 1,
         skip: int = 0,
+        every: int = 1,
         records: int = 0,
         retry_after: int | None = None,
         seconds: float = 1.0,
@@ -87,13 +90,14 @@ class Faults:
             operations: Which; none means all.
             times: How many; None for all until ``clear``.
             skip: How many to let through first.
+            every: Strike each so-manieth call only.
             records: See ``Injection``.
             retry_after: See ``Injection``.
             seconds: See ``Injection``.
         """
         injection = Injection(fault, records, retry_after, seconds)
         with self._lock:
-            self._rules.append(_Rule(frozenset(operations), injection, times, skip))
+            self._rules.append(_Rule(frozenset(operations), injection, times, skip, every))
 
     def clear(self) -> None:
         with self._lock:
@@ -107,6 +111,9 @@ class Faults:
                     continue
                 if rule.skip > 0:
                     rule.skip -= 1
+                    continue
+                rule.seen += 1
+                if rule.seen % rule.every:
                     continue
                 if rule.times is not None:
                     rule.times -= 1

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import shutil
 import threading
-import time
 from pathlib import Path
 
 from servers.vercel.machine import Machine, MachineError
 from servers.vercel.world import Json, Project, Sandbox, ServerClock, Session, Snapshot, new_id
+
+_NEVER = 10**9
 
 ApiError = MachineError
 """A refusal: HTTP status, code and message."""
@@ -20,13 +21,18 @@ def stopped() -> ApiError:
     return ApiError(410, "sandbox_stopped", text)
 
 
+def forbidden() -> ApiError:
+    return ApiError(403, "forbidden", "Not authorized", invalidToken=True)
+
+
 class World:
     """Everything there is, and how it changes. One lock for all of it.
 
     Attributes:
         clock: Time; push it ahead to let sandboxes expire.
         pending_polls: How many looks find a new session ``pending``.
-        slow_stop_s: How long a stop or snapshot takes; other calls find the session in transition.
+        fate: What becomes of a new session that was ``pending``.
+        down_polls: How many looks find a session still ``stopping`` or ``snapshotting``.
         expired_snapshot_status: What resuming without a snapshot answers: 400, or 410.
     """
 
@@ -37,7 +43,8 @@ class World:
         self.projects: dict[str, Project] = {}
         self.tokens: dict[str, set[str]] = {}
         self.pending_polls = 0
-        self.slow_stop_s = 0.0
+        self.fate = "running"
+        self.down_polls = 0
         self.expired_snapshot_status = 400
         self._numbers = itertools.count(1)
         (top / "machines").mkdir()
@@ -63,6 +70,7 @@ class World:
                     "Use GET /sandboxes/:name to resume it or delete it first.",
                 )
             runtime = body.get("runtime")
+            image = body.get("image")
             folder = "vercel/sandbox" if runtime else "vercel"
             sandbox = Sandbox(
                 name=name,
@@ -74,7 +82,7 @@ class World:
                 vcpus=(body.get("resources") or {}).get("vcpus", 2),
                 region=body.get("region", "iad1"),
                 runtime=runtime,
-                image=body.get("image"),
+                image=image,
                 ports=body.get("ports") or [],
                 env=body.get("env") or {},
                 tags=body.get("tags") or {},
@@ -111,13 +119,16 @@ class World:
         sandbox.updated_at = self.now()
 
     def look(self, sandbox: Sandbox) -> None:
-        """Let what is pending come up, one look at a time."""
+        """Let what is on its way get there, one look at a time."""
         with self.lock:
             session = sandbox.session
+            session.ready_at -= 1
+            if session.ready_at > 0:
+                return
             if session.status == "pending":
-                session.ready_at -= 1
-                if session.ready_at <= 0:
-                    session.status = "running"
+                session.status = self.fate
+            elif session.status in ("stopping", "snapshotting"):
+                self._end(session)
 
     def resume(self, project: Project, sandbox: Sandbox) -> bool:
         """Start a stopped sandbox from its snapshot; False if it runs already."""
@@ -141,10 +152,10 @@ class World:
                 return None
             refuse_transition(session)
             session.status = "stopping"
+            session.ready_at = _NEVER
             session.requested_stop_at = self.now()
-        time.sleep(self.slow_stop_s)
         saved = self._save(project, session, "automatic", None) if sandbox.persistent else None
-        self._end(session)
+        self._go_down(session)
         return saved
 
     def save(self, project: Project, session: Session, expiration: int | None) -> Snapshot:
@@ -154,10 +165,16 @@ class World:
             if session.status != "running":
                 raise stopped()
             session.status = "snapshotting"
-        time.sleep(self.slow_stop_s)
+            session.ready_at = _NEVER
         saved = self._save(project, session, "manual", expiration)
-        self._end(session)
+        self._go_down(session)
         return saved
+
+    def _go_down(self, session: Session) -> None:
+        if self.down_polls:
+            session.ready_at = self.down_polls
+        else:
+            self._end(session)
 
     def _save(
         self, project: Project, session: Session, method: str, expiration: int | None

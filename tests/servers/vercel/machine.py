@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import gzip
 import io
+import itertools
 import os
 import secrets
 import shutil
@@ -21,18 +22,23 @@ MARK = "VERCEL_SERVER_MACHINE"
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-FIRST_UID = 61_000
-"""Where the server runs as root, each sandbox gets a user id of its own from here on."""
+FIRST_UID = 100_000_000 + os.getpid() * 1000
+"""Where the server runs as root, each sandbox gets a user id of its own from here on; two servers
+on one machine must not end each other's processes."""
+
+
+_numbers = itertools.count()
 
 
 class MachineError(Exception):
-    """A call on files or programs is refused: HTTP status, code and message."""
+    """A call is refused: HTTP status, code, message and further fields of the error."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, **more: object) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
+        self.more = more
 
 
 class Process:
@@ -103,7 +109,7 @@ class Machine:
     def __init__(self, top: Path, number: int, folder: str) -> None:
         self.root = top / f"{number}-{secrets.token_hex(4)}"
         self.cwd = self.root / folder
-        self.uid = FIRST_UID + number if os.geteuid() == 0 else None
+        self.uid = FIRST_UID + next(_numbers) if os.geteuid() == 0 else None
         self._mark = f"{MARK}={self.root.name}"
 
     def boot(self, image: Path | None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from servers.vercel.checks import bad, check_changes, check_create
-from servers.vercel.lifecycle import ApiError, World, refuse_transition, stopped
+from servers.vercel.lifecycle import ApiError, World, forbidden, refuse_transition, stopped
 from servers.vercel.wire import Answer, CutError, Request, Response, Stream
 from servers.vercel.world import Command, Json, Project, Sandbox, Session, new_id
 
@@ -57,7 +57,8 @@ def json_response(value: Json, status: int = 200) -> Response:
 
 
 def error_response(error: ApiError) -> Response:
-    return json_response({"error": {"code": error.code, "message": error.message}}, error.status)
+    body = {"code": error.code, "message": error.message, **error.more}
+    return json_response({"error": body}, error.status)
 
 
 class Routes:
@@ -65,6 +66,7 @@ class Routes:
 
     Attributes:
         max_stream_s: Age at which a streamed answer is cut, by the world's clock.
+        page_size: Items of a page where the client asks for more.
         lag_commands: How many listings do not show the latest command yet.
     """
 
@@ -72,6 +74,7 @@ class Routes:
         self.world = world
         self.max_stream_s = 300.0
         self.lag_commands = 0
+        self.page_size = 100
 
     def answer(self, operation: str, parts: dict[str, str], request: Request) -> Answer:
         """Carry out a call."""
@@ -87,7 +90,7 @@ class Routes:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         team = request.query.get("teamId", "")
         if team not in self.world.tokens.get(token, ()):
-            raise ApiError(403, "forbidden", "Not authorized")
+            raise forbidden()
         return team
 
     def _project(
@@ -158,6 +161,10 @@ class Routes:
             self.world.snapshot_of(project, body["currentSnapshotId"])
             sandbox.current_snapshot_id = body["currentSnapshotId"]
         sandbox.persistent = body.get("persistent", sandbox.persistent)
+        sandbox.env = body.get("env", sandbox.env)
+        sandbox.runtime = body.get("runtime", sandbox.runtime)
+        sandbox.vcpus = (body.get("resources") or {}).get("vcpus", sandbox.vcpus)
+        sandbox.network_policy = body.get("networkPolicy", sandbox.network_policy)
         sandbox.ports = body.get("ports", sandbox.ports)
         sandbox.tags = body.get("tags", sandbox.tags)
         sandbox.timeout = body.get("timeout", sandbox.timeout)
@@ -201,7 +208,7 @@ class Routes:
         items = [
             ((s.name, "") if by_name else (f"{s.created_at:015d}", s.name), s.json()) for s in found
         ]
-        return json_response(_page("sandboxes", items, query))
+        return json_response(_page("sandboxes", items, query, self.page_size))
 
     def _sessions(self, project: Project, request: Request) -> Answer:
         name = request.query.get("name")
@@ -209,12 +216,12 @@ class Routes:
             s for b in project.sandboxes.values() if name in (None, b.name) for s in b.sessions
         ]
         items = [((f"{s.created_at:015d}", s.id), s.json()) for s in found]
-        return json_response(_page("sessions", items, request.query))
+        return json_response(_page("sessions", items, request.query, self.page_size))
 
     def _snapshots(self, project: Project, request: Request) -> Answer:
         found = self.world.snapshots(project, request.query.get("name"))
         items = [((f"{s.created_at:015d}", s.id), s.json()) for s in found]
-        return json_response(_page("snapshots", items, request.query))
+        return json_response(_page("snapshots", items, request.query, self.page_size))
 
     def _get_snapshot(self, project: Project, request: Request, snapshot: str) -> Answer:
         del request
@@ -290,15 +297,16 @@ class Routes:
 
     def _whole_run(self, session: Session, command: Command, *, with_logs: bool) -> Iterator[bytes]:
         yield _line({"command": command.json(ended=False)})
-        for record in self._follow(session, command):
-            if with_logs or record.startswith(b'{"stream": "error"'):
+        for record in self._follow(session, command, begun=command.started_at):
+            broken_off = record.startswith(b'{"stream": "error"')
+            if with_logs or broken_off:
                 yield record
-        if command.process.exit_code is not None:
-            yield _line({"command": command.json()})
+            if broken_off:
+                return
+        yield _line({"command": command.json()})
 
-    def _follow(self, session: Session, command: Command) -> Iterator[bytes]:
+    def _follow(self, session: Session, command: Command, *, begun: int) -> Iterator[bytes]:
         """The output from its beginning, until the command ends or the session does."""
-        begun = self.world.now()
         process = command.process
         sent = 0
         while True:
@@ -350,7 +358,8 @@ class Routes:
 
     def _logs(self, session: Session, request: Request, command: str) -> Answer:
         del request
-        return Stream(self._follow(session, self._found(session, command)))
+        found = self._found(session, command)
+        return Stream(self._follow(session, found, begun=self.world.now()))
 
     def _kill(self, session: Session, request: Request, command: str) -> Answer:
         found = self._found(session, command)
@@ -409,7 +418,9 @@ def _line(record: Json) -> bytes:
     return json.dumps(record, ensure_ascii=False).encode() + b"\n"
 
 
-def _page(key: str, items: list[tuple[tuple[str, str], Json]], query: dict[str, str]) -> Json:
+def _page(
+    key: str, items: list[tuple[tuple[str, str], Json]], query: dict[str, str], most: int
+) -> Json:
     """One page; the cursor is the place of its last item in the order."""
     backwards = query.get("sortOrder", "desc") != "asc"
     items.sort(key=lambda item: item[0], reverse=backwards)
@@ -420,7 +431,7 @@ def _page(key: str, items: list[tuple[tuple[str, str], Json]], query: dict[str, 
             raise bad("`cursor` is invalid.") from None
         after = (first, second)
         items = [item for item in items if (item[0] < after if backwards else item[0] > after)]
-    limit = int(query.get("limit", "20"))
+    limit = min(int(query.get("limit", "50")), most)
     page, more = items[:limit], len(items) > limit
     cursor = base64.urlsafe_b64encode(json.dumps(page[-1][0]).encode()).decode() if more else None
     return {key: [item[1] for item in page], "pagination": {"count": len(page), "next": cursor}}

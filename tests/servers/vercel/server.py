@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from servers.vercel.faults import STREAMED, Fault, Faults, Injection
 from servers.vercel.lifecycle import ApiError, World
@@ -68,6 +69,7 @@ class VercelServer:
         self.recording = True
         self.internal_errors: list[str] = []
         self._lock = threading.Lock()
+        self._arrived = threading.Condition()
         self._closing = threading.Event()
         self.team, self.project, self.token = self.add_project()
         self._http = HttpServer(("127.0.0.1", port), self._answer, self.world.now)
@@ -112,6 +114,11 @@ class VercelServer:
             self.world.tokens[token] = {project.team}
         return project.team, project.id, token
 
+    def make(self, name: str, **body: Any) -> Sandbox:
+        """Make a sandbox as another program would have done."""
+        with self.world.lock:
+            return self.world.create(self.world.projects[self.project], {"name": name, **body})
+
     def revoke(self, token: str) -> None:
         """Let a token be refused from now on."""
         self.world.tokens.pop(token, None)
@@ -142,6 +149,11 @@ class VercelServer:
         with self._lock:
             return [r.request for r in self.requests if r.operation == operation]
 
+    def wait_for_request(self, timeout_s: float) -> None:
+        """Block until another request comes, at most so long."""
+        with self._arrived:
+            self._arrived.wait(timeout_s)
+
     def clear_requests(self) -> None:
         with self._lock:
             self.requests.clear()
@@ -154,6 +166,8 @@ class VercelServer:
             if self.recording:
                 fault = injection.fault if injection else None
                 self.requests.append(Recorded(operation, request, fault))
+        with self._arrived:
+            self._arrived.notify_all()
         if self.latency_s:
             self._closing.wait(self.latency_s)
         if injection is not None and injection.fault is Fault.SLOW:
@@ -166,6 +180,8 @@ class VercelServer:
             answer.headers.setdefault("x-vercel-id", f"iad1::{new_id('req')[4:16]}")
             limit = "20" if operation in ("create", "delete") else "1000"
             answer.headers["x-ratelimit-limit"] = limit
+            answer.headers["x-ratelimit-remaining"] = str(int(limit) - 1)
+            answer.headers["x-ratelimit-reset"] = str(self.world.now() // 1000 + 60)
         return answer
 
     def _handle(self, operation: str, parts: dict[str, str], request: Request) -> Answer:
