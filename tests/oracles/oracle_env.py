@@ -117,7 +117,7 @@ def _installed(name: str, install: Callable[[Path], None]) -> Path:
 
 def _environment(**extra: str) -> dict[str, str]:
     """The environment without settings that could point a client at a real service."""
-    private = ("SPRITE", "INSTANT", "NEXT_PUBLIC_INSTANT", "PYTHONPATH", "NODE_OPTIONS")
+    private = ("SPRITE", "VERCEL", "INSTANT", "NEXT_PUBLIC_INSTANT", "PYTHONPATH", "NODE_OPTIONS")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(private)}
     return {**kept, "NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost", **extra}
 
