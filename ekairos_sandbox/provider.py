@@ -21,6 +21,7 @@ from ekairos_sandbox.clock import Clock, SystemClock
 from ekairos_sandbox.exceptions import SandboxGoneError, UnsupportedOperationError
 from ekairos_sandbox.results import Checkpoint, PreviewUrl
 from ekairos_sandbox.shell import files as shell_files
+from ekairos_sandbox.shell.base import Carrier
 
 API_VERSION = 1
 """Version of this contract; a provider states the one it was written for."""
@@ -139,6 +140,7 @@ class CreateSpec(Generic[OptionsT]):
         timeout_ms: Lifetime, as in the config.
         vcpus: As in the config.
         ports: As in the config.
+        params: The caller's own, as in the config.
     """
 
     name: str
@@ -150,6 +152,7 @@ class CreateSpec(Generic[OptionsT]):
     timeout_ms: int | None = None
     vcpus: float | None = None
     ports: tuple[int, ...] = ()
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +314,24 @@ class Connection(ABC):
             RemoteFileError: A directory is in the way, no permission, no space.
             TransferError: The size inside differs from what was sent.
         """
-        return shell_files.write_file(self, path, chunks, mode=mode)
+        return shell_files.write_file(self, path, chunks, mode=mode, carrier=self.carrier())
+
+    def carrier(self) -> Carrier | None:
+        """Return a faster way in for large files, used by ``write_file``; None: only ``shell``."""
+        return None
+
+    def check_background(self, timeout_s: float | None) -> None:
+        """Refuse a command without a waiting client that the service itself would end. No I/O.
+
+        The default allows every one.
+
+        Args:
+            timeout_s: The command's timeout; None: it may run until the sandbox ends.
+
+        Raises:
+            UnsupportedOperationError: Says which setting lets it run. Nothing was attempted.
+        """
+        del timeout_s
 
     def native(self) -> Any:
         """Return the provider SDK's own object for this sandbox.

@@ -379,15 +379,16 @@ class RaisingService:
 
         Args: as ``run_command``.
 
-        Raises: as ``run_command``.
+        Raises: as ``run_command``; also ``UnsupportedOperationError`` where the service would end
+            the command because no client waits for it.
         """
         with _Spec(command, args, cwd, env, stdin, timeout_s, shell, command_id) as spec:
-            self._operations.on(
-                sandbox_id,
-                lambda live: self._runner(live).start(spec, window_s=0),
-                may_recreate=True,
-                on_gone=on_gone,
-            )
+
+            def act(live: Live) -> None:
+                live.connection.check_background(spec.timeout_s)
+                self._runner(live).start(spec, window_s=0)
+
+            self._operations.on(sandbox_id, act, may_recreate=True, on_gone=on_gone)
         return RaisingCommand(self, check_sandbox_id(sandbox_id), spec.command_id)
 
     def get_command(self, sandbox_id: str, command_id: str) -> RaisingCommand:

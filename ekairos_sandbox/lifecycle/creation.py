@@ -393,6 +393,7 @@ class Creation:
             timeout_ms=plan.config.timeout_ms,
             vcpus=plan.config.resources.vcpus,
             ports=plan.config.ports,
+            params={k: v for k, v in (record.params or {}).items() if k != STATE_KEY},
         )
 
     def _deadline(self, plan: Plan) -> int:

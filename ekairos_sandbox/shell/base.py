@@ -39,3 +39,20 @@ class FileShell(Shell, Protocol):
 
         Returns what it wrote to standard output, and into the file.
         """
+
+
+class Carrier(Protocol):
+    """Another way to bring bytes in than a part of a script; good for one file.
+
+    Scripts then put them into their place, so it needs not be atomic or exact about names.
+
+    Attributes:
+        part_bytes: How many bytes ``send`` takes at most.
+        path: Where it leaves them: absolute, of plain characters, nothing else's.
+    """
+
+    part_bytes: int
+    path: str
+
+    def send(self, part: bytes) -> None:
+        """Put bytes at ``path``, in the place of what is there; the file's mode stays."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from ekairos_sandbox.clock import Clock
 from ekairos_sandbox.exceptions import RemoteFileError, SandboxError
-from ekairos_sandbox.shell.base import DIRECT_BYTES, FileShell, Shell
+from ekairos_sandbox.shell.base import DIRECT_BYTES, Carrier, FileShell, Shell
 from ekairos_sandbox.shell.chunks import Chunks
 from ekairos_sandbox.shell.envelope import new_nonce
 from ekairos_sandbox.shell.exchange import SCRIPT_OVERHEAD, MissingToolError, RunScript, ask, assign
@@ -113,14 +113,15 @@ def write_file(
     *,
     mode: int = 0o644,
     clock: Clock | None = None,
+    carrier: Carrier | None = None,
 ) -> int:
     """Write a file in one step for everybody who reads it, and return its size in bytes.
 
     Parents are made. What was there is replaced once all of the new content is stored; a link is
     followed, so that it stays and its target is replaced. The file belongs to the user that the
     shell runs as. Content that fits into one script takes one call. At most three parts of 4 MiB
-    are in memory at once, or of 8 MiB with a ``FileShell``. When ``chunks`` raises, nothing is
-    replaced and the error passes through.
+    are in memory at once, or of 8 MiB with a ``FileShell``, or of a carrier's size. When ``chunks``
+    raises, nothing is replaced and the error passes through.
 
     Args:
         shell: Where.
@@ -128,13 +129,14 @@ def write_file(
         chunks: Its content in pieces of any size.
         mode: Permission bits, whatever the umask inside.
         clock: Time and sleep between repeated calls.
+        carrier: Brings in what does not fit into one script; None: scripts do.
 
     Raises:
         RemoteFileError: A directory or device is in the way, no permission, no space.
         TransferError: What is stored inside is not what was sent.
         ValueError: The path or mode cannot be.
     """
-    transfer = _Transfer(shell, path, mode, clock)
+    transfer = _Transfer(shell, path, mode, clock, carrier)
     try:
         return transfer.send(Chunks(chunks), _BASE64)
     except BaseException:
@@ -145,8 +147,11 @@ def write_file(
 class _Transfer:
     """One file on its way."""
 
-    def __init__(self, shell: Shell, path: str, mode: int, clock: Clock | None) -> None:
+    def __init__(
+        self, shell: Shell, path: str, mode: int, clock: Clock | None, carrier: Carrier | None
+    ) -> None:
         self._shell = shell
+        self._carrier = carrier
         self._path = path
         self._mode = check_mode(mode)
         self._clock = clock
@@ -157,6 +162,9 @@ class _Transfer:
         size = self._part_bytes(coding)
         part = source.take(size)
         whole = source.at_end()
+        if not whole and self._carrier is not None:
+            source.put_back(part)
+            return self._send_carried(source, self._carrier)
         check = _finish(len(part), self._mode) if whole else _holds(len(part))
         try:
             self._store(coding, part, size, 0, check)
@@ -173,6 +181,25 @@ class _Transfer:
             index, total = total // size, total + len(part)
             identity = self._store(coding, part, size, index, _holds(total))
         self._ask(_finish(total, self._mode, identity))
+        return total
+
+    def _send_carried(self, source: Chunks, carrier: Carrier) -> int:
+        """Have each part carried to its path, and store it from there."""
+        path, size = quote(carrier.path), carrier.part_bytes
+        # Made with its mode before anything is in it, which the carrier leaves as it is.
+        self._ask(b'(umask 077; true >"$T" && true >%s) || no denied\n' % path)
+        total, identity = 0, ""
+        try:
+            while part := source.take(size):
+                carrier.send(part)
+                index, total = total // size, total + len(part)
+                take = b"take %d %d 4<%s || no lost\n" % (size, index, path)
+                identity = self._ask(b"".join((_EXISTS, take, _holds(total))))
+            self._ask(_finish(total, self._mode, identity))
+        finally:
+            with contextlib.suppress(SandboxError):
+                body = b"rm -f %s; say done\n" % path
+                ask(self._shell, body, [self._path], repeat=False, timeout_s=15.0)
         return total
 
     def _store(

@@ -194,6 +194,10 @@ class FaultyConnection(Connection):
         """See ``Connection.extend_timeout``."""
         return self.faults.run("extend_timeout", lambda: self.inner.extend_timeout(timeout_ms))
 
+    def check_background(self, timeout_s: float | None) -> None:
+        """See ``Connection.check_background``; no call."""
+        self.inner.check_background(timeout_s)
+
     def close(self) -> None:
         """Close the inner connection; never fails."""
         self.inner.close()

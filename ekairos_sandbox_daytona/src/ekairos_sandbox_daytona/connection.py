@@ -1,0 +1,274 @@
+"""A way into one running sandbox."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import secrets
+import warnings
+from typing import Any
+
+from ekairos_sandbox.exceptions import (
+    ConfigurationError,
+    ProviderError,
+    ProviderUnavailableError,
+    SandboxNotRunningError,
+    UnsupportedOperationError,
+)
+from ekairos_sandbox.http import HttpResponse
+from ekairos_sandbox.provider import Connection, Ownership, SandboxRef, gone
+from ekairos_sandbox.results import PreviewUrl
+from ekairos_sandbox.shell.base import Carrier
+from ekairos_sandbox.shell.quoting import printf_format, quote
+from ekairos_sandbox_daytona.api import NAME, DaytonaApi, body_of
+from ekairos_sandbox_daytona.control import ControlPlane
+from ekairos_sandbox_daytona.order import minutes_to_live
+from ekairos_sandbox_daytona.states import GONE, STOPPED, epoch_ms, run_state, state_of
+
+Json = dict[str, Any]
+
+DEFAULT_AUTO_STOP_MIN = 15
+UPLOAD_BYTES = 8 * 1024 * 1024
+SLACK_BYTES = 64 * 1024
+
+
+def data_of(box: Json, api: DaytonaApi) -> Json:
+    """Return what a record keeps of a sandbox, so that another process needs not ask for it.
+
+    ``ephemeral`` is what the TypeScript package writes there; the rest are names of the API.
+    """
+    known = ("autoStopInterval", "toolboxProxyUrl")
+    data = {name: box[name] for name in known if box.get(name) is not None}
+    data["ephemeral"] = box.get("ephemeral", box.get("autoDeleteInterval") == 0)
+    if not data.get("toolboxProxyUrl"):
+        answer = api.ask("SandboxApi", "get_toolbox_proxy_url", box["id"], operation="connect")
+        data["toolboxProxyUrl"] = str(body_of(answer, operation="connect").get("url"))
+    return data
+
+
+class DaytonaConnection(Connection):
+    """Runs scripts by the toolbox's ``process/execute``. Holds nothing open of its own."""
+
+    def __init__(
+        self,
+        api: DaytonaApi,
+        ref: SandboxRef[Any],
+        data: Json,
+        *,
+        external_id: str,
+        ownership: Ownership = "created",
+        client: Any = None,
+    ) -> None:
+        self.external_id = external_id
+        self.data = data
+        self.ownership = ownership
+        self._api = api
+        self._ref = ref
+        self._client = client
+        self._toolbox = str(data["toolboxProxyUrl"])
+
+    def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
+        """Run a script; see ``Connection.shell``.
+
+        Daytona pipes the text to whatever shell the image has and answers both streams as one
+        JSON string, in which bytes that are no UTF-8 are replaced.
+        """
+        with self._api.execute(
+            self._toolbox, self.external_id, _command(script), timeout_s=timeout_s
+        ) as answer:
+            body = bytearray()
+            # In JSON a line's end takes two bytes; what needs far more room is none of ours.
+            limit = 2 * max_bytes + SLACK_BYTES
+            for piece in answer:
+                body += piece
+                if len(body) > limit:
+                    raise _too_much(max_bytes)
+            whole = HttpResponse(answer.status, answer.headers, bytes(body))
+        if whole.status != 200:
+            raise self._did_not_run(whole)
+        output = _output(whole)
+        if len(output) > max_bytes:
+            raise _too_much(max_bytes)
+        return output
+
+    def carrier(self) -> Carrier:
+        """Return the toolbox's own upload, which is neither atomic nor exact about names."""
+        return _Uploads(self)
+
+    def upload(self, path: str, data: bytes) -> None:
+        """Upload bytes to a plain path inside, replacing what is there; safe to repeat."""
+        boundary = secrets.token_hex(16)
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="files[0].path"\r\n\r\n{path}'
+            f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="files[0].file"; '
+            f'filename="part"\r\nContent-Type: application/octet-stream\r\n\r\n'
+        )
+        toolbox = self._api.toolbox(self._toolbox)
+        answer = toolbox.call(
+            "POST",
+            f"/{self.external_id}/files/bulk-upload",
+            operation="write_file",
+            repeat="always",
+            accept=(200, 201, 400, 404),
+            data=b"".join((head.encode(), data, f"\r\n--{boundary}--\r\n".encode())),
+            headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
+        )
+        if answer.status >= 400:
+            raise self._did_not_run(answer)
+
+    def check_background(self, timeout_s: float | None) -> None:
+        """Refuse a background command that the idle stop may end; see ``Connection``."""
+        options = self._ref.options
+        minutes = self.data.get("autoStopInterval", DEFAULT_AUTO_STOP_MIN)
+        if not minutes or (options is not None and options.allow_idle_stop):
+            return
+        if timeout_s is not None and timeout_s < 60 * minutes:
+            return
+        raise UnsupportedOperationError(
+            f"Daytona stops this sandbox after {minutes} minutes without calls, whatever runs in "
+            "it, and would end the command",
+            provider=NAME,
+            operation="start_command",
+            hint=(
+                f"give a timeout_s below {60 * minutes}; or create the sandbox with "
+                "auto_stop_interval_min=0, or with allow_idle_stop=True to accept it"
+            ),
+        )
+
+    def preview_url(self, port: int) -> PreviewUrl:
+        """Say where a port can be reached; the token is good until the next start."""
+        answer = self._api.ask(
+            "SandboxApi",
+            "get_port_preview_url",
+            self.external_id,
+            port,
+            operation="preview_url",
+        )
+        body = body_of(answer, operation="preview_url")
+        token = body.get("token") or None
+        headers = (("X-Daytona-Preview-Token", token),) if token else ()
+        return PreviewUrl(str(body.get("url")), token, headers)
+
+    def extend_timeout(self, timeout_ms: int) -> int | None:
+        """Let the sandbox live so long from now; see ``Connection.extend_timeout``.
+
+        A lifetime is never shortened, and none is set where there is none. Counts as a call, so
+        that the idle stop begins anew; it is not put off any further.
+        """
+        operation = "extend_timeout"
+        self._api.ask(
+            "SandboxApi",
+            "update_last_activity",
+            self.external_id,
+            operation=operation,
+            accept=(200, 201, 204),
+        )
+        box = ControlPlane(self._api).by_id(self.external_id, operation=operation)
+        if box is None:
+            raise gone(self._ref, NAME, operation=operation)
+        end = epoch_ms(box.get("autoDestroyAt"))
+        wanted = self._api.clock.now_ms() + timeout_ms
+        if end is None or end >= wanted:
+            return end
+        minutes = minutes_to_live(timeout_ms)
+        answer = self._api.ask(
+            "SandboxApi", "set_ttl", self.external_id, minutes, operation=operation
+        )
+        said = epoch_ms(body_of(answer, operation=operation).get("autoDestroyAt"))
+        return said or self._api.clock.now_ms() + 60_000 * minutes
+
+    def native(self) -> Any:
+        """Return the SDK's ``Sandbox``: of the caller's own client, or of one made now.
+
+        A client that is made here uses no websocket and no thread. As every client of the SDK it
+        also reads ``DAYTONA_...`` variables of ``.env`` files in the working directory.
+        """
+        if self._client is None:
+            self._client = _sdk_client(self._api)
+        return self._client.get(self.external_id)
+
+    def _did_not_run(self, answer: HttpResponse) -> ProviderError:
+        """Say why a toolbox refused a request, by what the control plane knows of the sandbox."""
+        box = ControlPlane(self._api).by_id(self.external_id, operation="shell")
+        if box is None or state_of(box) in GONE:
+            return gone(self._ref, NAME, operation="shell")
+        if state_of(box) in STOPPED or run_state(box) in ("changing", "failed"):
+            return SandboxNotRunningError(
+                f"the sandbox is not running; its state is {state_of(box)!r}",
+                provider=NAME,
+                operation="shell",
+                status=answer.status,
+            )
+        error = self._api.error(answer, operation="shell")
+        return ProviderUnavailableError(
+            error.message, provider=NAME, operation="shell", status=answer.status
+        )
+
+
+class _Uploads:
+    """Carries parts of a file to a temporary path inside."""
+
+    part_bytes = UPLOAD_BYTES
+
+    def __init__(self, connection: DaytonaConnection) -> None:
+        self._connection = connection
+        self.path = f"/tmp/.ekairos-{secrets.token_hex(8)}"  # noqa: S108 - made with mode 0600
+
+    def send(self, part: bytes) -> None:
+        """Put a part at ``path``."""
+        self._connection.upload(self.path, part)
+
+
+def _command(script: bytes) -> str:
+    """Return a script as one word for whatever shell reads it, zsh included."""
+    try:
+        word = quote(script).decode()
+    except UnicodeDecodeError:
+        # JSON holds text alone.
+        word = f'"$(printf {printf_format(script).decode()})"'
+    return f"exec /bin/sh -c {word} </dev/null 2>/dev/null\n"
+
+
+def _output(answer: HttpResponse) -> bytes:
+    try:
+        result = json.loads(answer.body).get("result")
+    except (ValueError, RecursionError, AttributeError):
+        raise ProviderUnavailableError(
+            "the toolbox's answer is not what it should be",
+            provider=NAME,
+            operation="shell",
+            outcome="unknown",
+        ) from None
+    return str(result or "").encode(errors="replace")
+
+
+def _too_much(max_bytes: int) -> ProviderError:
+    return ProviderError(
+        f"the script wrote more than {max_bytes} bytes",
+        provider=NAME,
+        operation="shell",
+        outcome="unknown",
+        retryable=False,
+    )
+
+
+def _sdk_client(api: DaytonaApi) -> Any:
+    sdk, settings = importlib.import_module("daytona"), api.settings
+    own = {"jwt_token": settings.token} if settings.organization_id else {"api_key": settings.token}
+    config = sdk.DaytonaConfig(
+        **own,
+        organization_id=settings.organization_id,
+        api_url=settings.api_url,
+        target=settings.target,
+        use_deprecated_polling=True,
+        otel_enabled=False,
+    )
+    with warnings.catch_warnings():
+        # Polling is deprecated, and the only way without a websocket and a thread.
+        warnings.filterwarnings("ignore", message="Polling-only mode", category=DeprecationWarning)
+        try:
+            return sdk.Daytona(config)
+        except sdk.DaytonaError as error:
+            raise ConfigurationError(
+                f"Daytona's SDK refuses its settings: {error}", provider=NAME
+            ) from error

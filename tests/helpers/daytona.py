@@ -1,0 +1,73 @@
+"""How the suite for providers runs on the loopback Daytona."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+from ekairos_sandbox_daytona.provider import DaytonaProvider
+from servers.daytona.server import DaytonaServer
+
+from ekairos_sandbox.provider import ProviderContext
+from ekairos_sandbox.testing.base import Suite
+from ekairos_sandbox.testing.faults import HastyClock
+
+FOR_EVER = 10**9
+
+
+def provider_for(server: DaytonaServer, **environ: str) -> DaytonaProvider:
+    """Return a provider for a server, whose repetitions come at once."""
+    context = ProviderContext(environ=server.environ(**environ), clock=HastyClock())
+    return DaytonaProvider(context)
+
+
+class DaytonaFixtures(Suite):
+    """A server of its own for each class, without mistakes of its own at the end."""
+
+    provider_factory = "ekairos_sandbox_daytona.provider:DaytonaProvider"
+
+    @classmethod
+    def configure(cls, server: DaytonaServer) -> None:
+        """Set the server's switches."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def server(cls) -> Iterator[DaytonaServer]:
+        with DaytonaServer() as server:
+            cls.configure(server)
+            yield server
+            assert server.internal_errors == []
+            assert server.alive() == []
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def provider(cls, server: DaytonaServer) -> DaytonaProvider:
+        return provider_for(server)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def other_account(cls, server: DaytonaServer) -> DaytonaProvider:
+        key = server.add_organisation().api_key
+        return provider_for(server, DAYTONA_API_KEY=key)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def make_untagged(cls, server: DaytonaServer) -> Callable[[str], None]:
+        def make(name: str) -> None:
+            server.boxes.create(server.organisation.id, {"name": name, "labels": {"mine": "1"}})
+
+        return make
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def unreachable(cls, server: DaytonaServer) -> Callable[[], AbstractContextManager[None]]:
+        @contextmanager
+        def cut_off() -> Iterator[None]:
+            server.faults.add("drop", "*", ".*", times=FOR_EVER)
+            try:
+                yield
+            finally:
+                server.faults.clear()
+
+        return cut_off
