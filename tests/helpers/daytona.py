@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from ekairos_sandbox_daytona.provider import DaytonaProvider
-from servers.daytona.server import DaytonaServer
+from servers.daytona.server import DaytonaServer, Organisation
 
 from ekairos_sandbox.provider import ProviderContext
 from ekairos_sandbox.testing.base import Suite
@@ -16,10 +16,12 @@ from ekairos_sandbox.testing.faults import HastyClock
 FOR_EVER = 10**9
 
 
-def provider_for(server: DaytonaServer, **environ: str) -> DaytonaProvider:
+def provider_for(
+    server: DaytonaServer, organisation: Organisation | None = None, /, **environ: str
+) -> DaytonaProvider:
     """Return a provider for a server, whose repetitions come at once."""
-    context = ProviderContext(environ=server.environ(**environ), clock=HastyClock())
-    return DaytonaProvider(context)
+    variables = server.environ(organisation, **environ)
+    return DaytonaProvider(ProviderContext(environ=variables, clock=HastyClock()))
 
 
 class DaytonaFixtures(Suite):
@@ -48,8 +50,7 @@ class DaytonaFixtures(Suite):
     @pytest.fixture(scope="class")
     @classmethod
     def other_account(cls, server: DaytonaServer) -> DaytonaProvider:
-        key = server.add_organisation().api_key
-        return provider_for(server, DAYTONA_API_KEY=key)
+        return provider_for(server, server.add_organisation())
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -6,6 +6,7 @@ import importlib
 import json
 import secrets
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from ekairos_sandbox.exceptions import (
@@ -32,14 +33,20 @@ UPLOAD_BYTES = 8 * 1024 * 1024
 SLACK_BYTES = 64 * 1024
 
 
-def data_of(box: Json, api: DaytonaApi) -> Json:
+def data_of(box: Json, api: DaytonaApi, before: Mapping[str, Any]) -> Json:
     """Return what a record keeps of a sandbox, so that another process needs not ask for it.
 
-    ``ephemeral`` is what the TypeScript package writes there; the rest are names of the API.
+    ``ephemeral`` is what the TypeScript package writes there, and what decides when it stops it;
+    the rest are names of the API.
+
+    Args:
+        box: The sandbox.
+        api: Is asked for the toolbox where the sandbox itself does not say.
+        before: What the record holds.
     """
     known = ("autoStopInterval", "toolboxProxyUrl")
     data = {name: box[name] for name in known if box.get(name) is not None}
-    data["ephemeral"] = box.get("ephemeral", box.get("autoDeleteInterval") == 0)
+    data["ephemeral"] = before.get("ephemeral", box.get("autoDeleteInterval") == 0)
     if not data.get("toolboxProxyUrl"):
         answer = api.ask("SandboxApi", "get_toolbox_proxy_url", box["id"], operation="connect")
         data["toolboxProxyUrl"] = str(body_of(answer, operation="connect").get("url"))

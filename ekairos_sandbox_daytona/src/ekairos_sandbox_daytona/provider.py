@@ -249,7 +249,7 @@ class DaytonaProvider(Provider[DaytonaOptions]):
         return DaytonaConnection(
             api,
             ref,
-            data_of(box, api),
+            data_of(box, api, ref.data),
             external_id=box["id"],
             ownership=ownership,
             client=self._client,

@@ -174,6 +174,13 @@ class Boxes:
                 box.guest.end_all()
             self.settle(box)
 
+    def wait_while(self, box: Box, state: str, seconds: float) -> None:
+        """Block while a sandbox is in a state, at most so long by the service's clock."""
+        end = self._clock.now() + seconds
+        while box.state == state and box.then is not None and self._clock.now() < end:
+            self._clock.wait_until(min(box.then_at, end))
+            self.settle(box)
+
     def settle(self, box: Box) -> None:
         """Bring a sandbox to where it should be by now."""
         now = self._clock.now()

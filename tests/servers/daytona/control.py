@@ -21,6 +21,7 @@ class ControlPlane:
         version: ``"0.226"`` or ``"0.190"``, whose answers lack some fields.
         extra: Fields that every sandbox has on top.
         page_size: Sandboxes per page of a listing, unless the request says less.
+        blocking_create_s: How long the answer to a creation waits for the sandbox to start.
     """
 
     def __init__(self, boxes: Boxes) -> None:
@@ -29,6 +30,7 @@ class ControlPlane:
         self.version = "0.226"
         self.extra: Json = {}
         self.page_size = 100
+        self.blocking_create_s = 30.0
         self._routes: list[tuple[str, re.Pattern[str], Endpoint]] = [
             (method, re.compile(path), endpoint)
             for method, path, endpoint in (
@@ -78,7 +80,12 @@ class ControlPlane:
         return Response(200, [{"id": organisation.id, "name": "personal", "personal": True}])
 
     def _create(self, request: Request, organisation: Organisation, found: Any) -> Response:
-        return Response(200, self.sandbox(self.boxes.create(organisation.id, request.json())))
+        order = request.json()
+        if self.version == "0.190":
+            order.pop("ttlMinutes", None)
+        box = self.boxes.create(organisation.id, order)
+        self.boxes.wait_while(box, "creating", self.blocking_create_s)
+        return Response(200, self.sandbox(box))
 
     def _list(self, request: Request, organisation: Organisation, found: Any) -> Response:
         query = request.query
@@ -229,6 +236,7 @@ class ControlPlane:
             "autoStopInterval": box.auto_stop,
             "autoArchiveInterval": box.auto_archive,
             "autoDeleteInterval": box.auto_delete,
+            "autoDestroyAt": iso(box.ttl_at) if box.ttl_at is not None else None,
             "createdAt": iso(box.created_at),
             "updatedAt": iso(box.created_at),
             "runnerId": "runner-1",

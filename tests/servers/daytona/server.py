@@ -103,7 +103,7 @@ class DaytonaServer:
         self._organisations[made.id] = made
         return made
 
-    def environ(self, organisation: Organisation | None = None, **more: str) -> dict[str, str]:
+    def environ(self, organisation: Organisation | None = None, /, **more: str) -> dict[str, str]:
         """Environment variables that lead a client here."""
         one = organisation or self.organisation
         return {"DAYTONA_API_URL": self.api_url, "DAYTONA_API_KEY": one.api_key, **more}
