@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 from ekairos_sandbox_daytona.provider import DaytonaProvider
@@ -22,6 +26,22 @@ def provider_for(
     """Return a provider for a server, whose repetitions come at once."""
     variables = server.environ(organisation, **environ)
     return DaytonaProvider(ProviderContext(environ=variables, clock=HastyClock()))
+
+
+@contextmanager
+def server_process() -> Iterator[dict[str, str]]:
+    """Run a server in a process of its own; yields the variables that lead to it."""
+    root = Path(__file__).parents[1]
+    argv = [sys.executable, "-m", "servers.daytona"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, cwd=root, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            environ: dict[str, str] = json.loads(process.stdout.readline())
+            yield environ
+        finally:
+            process.stdin.close()
 
 
 class DaytonaFixtures(Suite):

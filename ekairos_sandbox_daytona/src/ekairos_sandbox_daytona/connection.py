@@ -29,7 +29,7 @@ from ekairos_sandbox_daytona.states import GONE, STOPPED, epoch_ms, run_state, s
 Json = dict[str, Any]
 
 DEFAULT_AUTO_STOP_MIN = 15
-UPLOAD_BYTES = 8 * 1024 * 1024
+UPLOAD_BYTES = 4 * 1024 * 1024
 SLACK_BYTES = 64 * 1024
 
 

@@ -109,7 +109,7 @@ class Boxes:
         default_auto_stop: Minutes.
     """
 
-    def __init__(self, folder: Path, clock: ServerClock, shell: str) -> None:
+    def __init__(self, folder: Path, clock: ServerClock, shell: list[str]) -> None:
         self.delays: dict[str, float] = {}
         self.stale_names_s = 0.0
         self.fail_creates: list[str] = []

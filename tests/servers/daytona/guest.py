@@ -33,7 +33,7 @@ class Guest:
         shell: The shell that commands are piped to.
     """
 
-    def __init__(self, folder: Path, name: str, env: dict[str, str], shell: str) -> None:
+    def __init__(self, folder: Path, name: str, env: dict[str, str], shell: list[str]) -> None:
         self.home = folder / name
         self.home.mkdir(mode=0o700)
         self._mark = f"{MARK}={name}".encode()
@@ -48,7 +48,7 @@ class Guest:
     ) -> subprocess.Popen[bytes]:
         """Start a shell that reads ``command`` from its standard input."""
         return subprocess.Popen(
-            [self._shell],
+            self._shell,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

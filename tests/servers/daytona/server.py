@@ -50,12 +50,13 @@ class DaytonaServer:
         internal_errors: Tracebacks of mistakes in this server; tests want it empty.
     """
 
-    def __init__(self, port: int = 0, *, shell: str = "/bin/bash") -> None:
+    def __init__(self, port: int = 0, *, shell: str | list[str] = "/bin/bash") -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="daytona-loopback-"))
         self._folder.chmod(0o711)
         self.clock = ServerClock()
         self.faults = Faults(self.clock)
-        self.boxes = Boxes(self._folder, self.clock, shell)
+        words = [shell] if isinstance(shell, str) else shell
+        self.boxes = Boxes(self._folder, self.clock, words)
         self.control = ControlPlane(self.boxes)
         self.toolbox = Toolbox(self.boxes)
         self.latency_s = 0.0
