@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +60,13 @@ class Compose:
     Args:
         file: The compose file.
         docker: What docker commands are run with.
+        platform: As ``sys.platform``, for hints.
     """
 
-    def __init__(self, file: Path, docker: Program) -> None:
+    def __init__(self, file: Path, docker: Program, platform: str) -> None:
         self.file = file
         self._docker = docker
+        self._platform = platform
 
     def check(self) -> None:
         """Raise unless docker with its compose plugin, its daemon and the file are there."""
@@ -88,7 +89,7 @@ class Compose:
             raise StackError(
                 ExitCode.DAEMON_NOT_RUNNING,
                 "the Docker daemon may not be used" if denied else "no Docker daemon is running",
-                _daemon_hint(sys.platform, denied=denied),
+                _daemon_hint(self._platform, denied=denied),
             )
 
     def layout(self) -> Layout:

@@ -27,6 +27,7 @@ def main(
     *,
     environ: Mapping[str, str] | None = None,
     clock: Clock | None = None,
+    platform: str = sys.platform,
 ) -> int:
     """Carry out one command and return its exit code, one of ``ExitCode``.
 
@@ -34,11 +35,12 @@ def main(
         argv: The arguments; None: those of the process.
         environ: The environment; None: that of the process.
         clock: Time and sleep.
+        platform: As ``sys.platform``: whose shell and whose Docker the user is told of.
     """
     arguments = _parser().parse_args(argv)
     environ = os.environ if environ is None else environ
     settings = Settings.read(environ, ref=getattr(arguments, "ref", None))
-    stack = Stack(settings, environ, clock or SystemClock(), _say, _warn)
+    stack = Stack(settings, environ, clock or SystemClock(), platform, _say, _warn)
     try:
         _carry_out(arguments, stack)
     except StackError as error:

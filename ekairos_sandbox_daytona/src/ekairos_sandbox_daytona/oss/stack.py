@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -26,6 +25,7 @@ class Stack:
         settings: Where it is.
         environ: Environment of git and docker.
         clock: Time and sleep.
+        platform: As ``sys.platform``.
         say: Writes a line for the user.
         warn: Writes a line that must not be missed.
     """
@@ -33,6 +33,7 @@ class Stack:
     settings: Settings
     environ: Mapping[str, str] = field(repr=False)
     clock: Clock
+    platform: str
     say: Say
     warn: Say
 
@@ -128,7 +129,7 @@ class Stack:
             if init and not checkout.exists:
                 self.init()
             checkout.require()
-        compose = Compose(self.settings.compose_file, program)
+        compose = Compose(self.settings.compose_file, program, self.platform)
         compose.check()
         return compose
 
@@ -149,7 +150,7 @@ API key    in the dashboard, under Keys, create one with all permissions
 Snapshot   under Snapshots, wait until the default one is active
 
 Set these variables:
-{_assignments(url, sys.platform)}
+{_assignments(url, self.platform)}
 """)
         self._judge_sdk(found)
 
