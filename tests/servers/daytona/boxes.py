@@ -12,6 +12,7 @@ from typing import Any
 
 from servers.daytona.faults import ServerClock
 from servers.daytona.guest import Guest
+from servers.daytona.volumes import Mounts
 
 PENDING = {
     "creating",
@@ -55,13 +56,14 @@ class Organisation:
 
 @dataclass(slots=True)
 class Volume:
-    """A volume; ``ready_at`` is when its worker gets to it."""
+    """A volume; ``ready_at`` and ``gone_at`` are when its worker gets to it."""
 
     id: str
     name: str
     organisation: str
     created_at: float
     ready_at: float
+    gone_at: float = 0.0
     state: str = "pending_create"
     last_used_at: float | None = None
     error_reason: str | None = None
@@ -107,6 +109,9 @@ class Boxes:
         lock: Held while anything here changes.
         fail_creates: Reasons with which the next creations end in an error.
         default_auto_stop: Minutes.
+        volume_delay_s: Seconds until a volume is ready.
+        volume_delete_delay_s: Seconds until a deleted volume is gone and its name free.
+        mounts: Which volumes are really mounted.
     """
 
     def __init__(self, folder: Path, clock: ServerClock, shell: list[str]) -> None:
@@ -115,6 +120,8 @@ class Boxes:
         self.fail_creates: list[str] = []
         self.default_auto_stop = 15
         self.volume_delay_s = 0.0
+        self.volume_delete_delay_s = 0.0
+        self.mounts = Mounts(folder / "volumes")
         self.shell = shell
         self.boxes: dict[str, Box] = {}
         self.volumes: dict[str, Volume] = {}
@@ -157,7 +164,10 @@ class Boxes:
             for mount in order.get("volumes") or []:
                 volume = self.find_volume(organisation, mount["volumeId"])
                 assert volume is not None
-                volume.last_used_at = now
+                self.mounts.add(volume.id, mount["mountPath"])
+                # The service looks volumes up by id alone here, and when one is deleted.
+                if mount["volumeId"] == volume.id:
+                    volume.last_used_at = now
         if self.fail_creates:
             reason = self.fail_creates.pop(0)
             box.state, box.error_reason = "error", reason
@@ -285,9 +295,12 @@ class Boxes:
     def all_volumes(self, organisation: str) -> list[Volume]:
         """The volumes of an organisation."""
         with self.lock:
-            for volume in self.volumes.values():
-                if volume.state == "pending_create" and self._clock.now() >= volume.ready_at:
+            now = self._clock.now()
+            for volume in list(self.volumes.values()):
+                if volume.state == "pending_create" and now >= volume.ready_at:
                     volume.state = "ready"
+                if volume.state == "pending_delete" and now >= volume.gone_at:
+                    del self.volumes[volume.id]
             return [v for v in self.volumes.values() if v.organisation == organisation]
 
     def delete_volume(self, organisation: str, key: str) -> None:
@@ -300,12 +313,14 @@ class Boxes:
                 raise ApiError(400, "Volume must be in 'ready' or 'error' state in order to delete")
             for box in self.boxes.values():
                 used = {mount["volumeId"] for mount in box.order.get("volumes") or []}
-                if box.state != "destroyed" and used & {volume.id, volume.name}:
+                if box.state != "destroyed" and volume.id in used:
                     raise ApiError(409, "Volume cannot be deleted because it is in use")
-            del self.volumes[volume.id]
+            volume.state = "pending_delete"
+            volume.gone_at = self._clock.now() + self.volume_delete_delay_s
 
     def close(self) -> None:
         """End every process and remove every home."""
+        self.mounts.remove()
         for box in list(self.boxes.values()):
             if box.guest is not None:
                 box.guest.remove()
