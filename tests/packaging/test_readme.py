@@ -15,7 +15,12 @@ from ekairos_sandbox.raising import RaisingService
 from ekairos_sandbox.settings import VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ELSEWHERE = {"volumes.md"}
+"""Pages whose blocks need a service of their own; the tests of its provider run them."""
+PAGES = [
+    ROOT / "README.md",
+    *sorted(page for page in (ROOT / "docs").glob("*.md") if page.name not in ELSEWHERE),
+]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

@@ -17,7 +17,11 @@ from helpers import local_stack
 from helpers.local_stack import Repository, StartingClock, StubDocker, environment, free_port
 from helpers.memory_world import ManualClock
 
-CONFIG = {"version": "v0.190.0", "oidc": {"issuer": "http://localhost:5556/dex"}}
+CONFIG = {
+    "version": "v0.190.0",
+    "oidc": {"issuer": "http://localhost:5556/dex"},
+    "proxyToolboxUrl": "http://localhost:4000/toolbox",
+}
 
 
 class Site:
@@ -144,6 +148,21 @@ def test_up_warns_of_an_sdk_that_is_newer_than_the_api(
     said = capsys.readouterr()
     assert f"warning: daytona {installed} is newer than this API" in said.err
     assert "pip install 'daytona==0.190.*'" in said.out
+
+
+@pytest.mark.parametrize(
+    ("platform", "file"),
+    [("linux", "/etc/hosts"), ("win32", r"C:\Windows\System32\drivers\etc\hosts")],
+)
+def test_up_warns_when_the_host_of_commands_is_not_known(
+    platform: str, file: str, site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = "x" * 64  # longer than a name may be, so nobody is asked
+    toolbox = f"http://proxy.{label}.localhost:4000/toolbox"
+    site.clock = StartingClock(lambda: site.serve({**CONFIG, "proxyToolboxUrl": toolbox}))
+    site.platform = platform
+    assert site.run("up") == 0
+    assert f"add the line `127.0.0.1 proxy.{label}.localhost` to {file}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

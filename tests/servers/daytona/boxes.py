@@ -111,7 +111,7 @@ class Boxes:
         default_auto_stop: Minutes.
         volume_delay_s: Seconds until a volume is ready.
         volume_delete_delay_s: Seconds until a deleted volume is gone and its name free.
-        mounts: Which volumes are really mounted.
+        mounts: The contents of volumes, and where they are seen.
     """
 
     def __init__(self, folder: Path, clock: ServerClock, shell: list[str]) -> None:
@@ -320,7 +320,6 @@ class Boxes:
 
     def close(self) -> None:
         """End every process and remove every home."""
-        self.mounts.remove()
         for box in list(self.boxes.values()):
             if box.guest is not None:
                 box.guest.remove()

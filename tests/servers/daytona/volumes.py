@@ -1,4 +1,4 @@
-"""Volumes as folders, mounted by symbolic links where a test allows it."""
+"""Volumes as folders that sandboxes see through symbolic links."""
 
 from __future__ import annotations
 
@@ -8,33 +8,26 @@ from pathlib import Path
 class Mounts:
     """The contents of volumes, and the paths at which sandboxes see them.
 
-    All sandboxes of a server share one file system, so a path shows one volume at a time.
+    All sandboxes of a server share one file system, so a path shows one volume at a time, and
+    only paths below one folder are mounted at all.
 
     Attributes:
-        below: Paths below this folder are mounted; None: none is.
+        below: That folder.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.below: Path | None = None
-        self._folder = folder
-        self._links: list[Path] = []
+        self.below = folder / "seen"
+        self._contents = folder / "contents"
 
     def add(self, volume_id: str, path: str) -> None:
-        """Show a volume at a path."""
+        """Show a volume at a path, with everything in it open to every user, as the real ones."""
         link = Path(path)
-        if self.below is None or not link.is_relative_to(self.below):
+        if not link.is_relative_to(self.below):
             return
-        content = self._folder / volume_id
+        content = self._contents / volume_id
         content.mkdir(parents=True, exist_ok=True)
-        content.chmod(0o777)
-        self._folder.chmod(0o755)
-        if link.is_symlink():
-            link.unlink()
+        for item in (content, *content.rglob("*")):
+            item.chmod(0o777 if item.is_dir() else 0o666)
+        link.unlink(missing_ok=True)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(content)
-        self._links.append(link)
-
-    def remove(self) -> None:
-        """Take all links away again."""
-        for link in self._links:
-            link.unlink(missing_ok=True)

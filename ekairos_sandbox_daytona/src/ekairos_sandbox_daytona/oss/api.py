@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from urllib.parse import urlsplit
 
 from ekairos_sandbox.clock import Clock
 from ekairos_sandbox.http import HttpClient
@@ -29,10 +31,12 @@ class Api:
     Attributes:
         url: Its base URL, for ``DAYTONA_API_URL``.
         version: What it says of itself; may be empty.
+        toolbox_host: The host that commands and files are sent to; may be empty.
     """
 
     url: str
     version: str = ""
+    toolbox_host: str = ""
 
     @property
     def sdk_requirement(self) -> str:
@@ -64,7 +68,16 @@ def ask(url: str) -> Api:
         http.close()
     if not isinstance(body, dict) or "oidc" not in body:
         raise TransportError("something else than Daytona answers")
-    return Api(url, str(body.get("version") or ""))
+    toolbox = urlsplit(str(body.get("proxyToolboxUrl") or "")).hostname
+    return Api(url, str(body.get("version") or ""), toolbox or "")
+
+
+def resolves(host: str) -> bool:
+    """Whether this machine can look a host name up."""
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except (OSError, UnicodeError):
+        return False
 
 
 def wait(url: str, clock: Clock, *, timeout_s: float, waiting: Callable[[], None]) -> Api:

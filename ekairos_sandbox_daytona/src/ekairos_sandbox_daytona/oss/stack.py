@@ -92,6 +92,7 @@ class Stack:
             return
         self._introduce(found)
         self._judge_sdk(found)
+        self._judge_names(found)
 
     def logs(self, services: list[str], *, follow: bool, tail: str) -> None:
         """Show what the containers wrote."""
@@ -150,9 +151,10 @@ API key    in the dashboard, under Keys, create one with all permissions
 Snapshot   under Snapshots, wait until the default one is active
 
 Set these variables:
-{_assignments(url, self.platform)}
+{_assignments(url, windows=self._windows)}
 """)
         self._judge_sdk(found)
+        self._judge_names(found)
 
     def _introduce(self, found: api.Api) -> None:
         self.say(f"Daytona {found.version or 'of an unknown version'} answers at {found.url}")
@@ -168,16 +170,29 @@ Set these variables:
                 "a create would raise after the sandbox was made"
             )
 
+    def _judge_names(self, found: api.Api) -> None:
+        host = found.toolbox_host
+        if host and not api.resolves(host):
+            file = r"C:\Windows\System32\drivers\etc\hosts" if self._windows else "/etc/hosts"
+            self.warn(
+                f"warning: this machine does not know the host {host}, to which commands and "
+                f"files are sent; add the line `127.0.0.1 {host}` to {file}"
+            )
+
+    @property
+    def _windows(self) -> bool:
+        return self.platform == "win32"
+
 
 def _url(layout: Layout) -> str:
     return f"http://localhost:{layout.api_port}/api"
 
 
-def _assignments(url: str, platform: str) -> str:
+def _assignments(url: str, *, windows: bool) -> str:
     values = {
         "SANDBOX_PROVIDER": "daytona",
         "DAYTONA_API_URL": url,
         "DAYTONA_API_KEY": "<the key>",
     }
-    form = '  $env:{} = "{}"' if platform == "win32" else "  export {}='{}'"
+    form = '  $env:{} = "{}"' if windows else "  export {}='{}'"
     return "\n".join(form.format(name, value) for name, value in values.items())
