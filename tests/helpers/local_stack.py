@@ -25,8 +25,10 @@ GIT_ENVIRON = {
     "GIT_COMMITTER_NAME": "A",
     "GIT_COMMITTER_EMAIL": "a@example.com",
 }
+HANGS = 256
 STUB = """\
-import json, os, pathlib, sys
+import json, os, pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 words = sys.argv[1:]
 folder = pathlib.Path(os.environ["STUB_DOCKER"])
 with (folder / "calls").open("a") as calls:
@@ -38,8 +40,10 @@ for count in range(len(words), 0, -1):
     code, out, err = replies.get(" ".join(words[:count]), (None, "", ""))
     if code is not None:
         break
-print(out, end="")
+print(out, end="", flush=True)
 print(err, end="", file=sys.stderr)
+if code == HANGS:
+    signal.pause()
 sys.exit(code or 0)
 """
 
@@ -90,7 +94,8 @@ class StubDocker:
 
     Attributes:
         replies: By the first words of the arguments, without ``--file PATH``: exit code, standard
-            output, standard error. What is not named succeeds and prints nothing.
+            output, standard error. What is not named succeeds and prints nothing. The exit code
+            ``HANGS`` means that it goes on until it is killed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -98,7 +103,7 @@ class StubDocker:
         self.replies: dict[str, tuple[int, str, str]] = {}
         folder.mkdir()
         program = folder / "docker"
-        program.write_text(f"#!{sys.executable} -IS\n{STUB}")
+        program.write_text(f"#!{sys.executable} -IS\nHANGS = {HANGS}\n{STUB}")
         program.chmod(0o755)
         self.describe({})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ import pytest
 from ekairos_sandbox_daytona.oss import api as oss_api
 from ekairos_sandbox_daytona.oss.main import main
 from helpers import local_stack
-from helpers.local_stack import Repository, StartingClock, StubDocker, environment, free_port
+from helpers.local_stack import HANGS, Repository, StartingClock, StubDocker, environment, free_port
 from helpers.memory_world import ManualClock
 
 CONFIG = {
@@ -55,11 +57,17 @@ class Site:
         """Let the API answer from now on."""
         self.asked = self.servers.enter_context(local_stack.api(self.port, body, statuses=statuses))
 
-    def run(self, *argv: str, path: str | None = None, **more: str) -> int:
-        """Run the program with the stub, or with another ``PATH``."""
+    def environ(self, **more: str) -> dict[str, str]:
+        """An environment with git and the stub."""
         environ = environment(self.folder, "git", DAYTONA_OSS_HOME=str(self.home), **more)
         environ["STUB_DOCKER"] = str(self.docker.folder)
-        environ["PATH"] = f"{self.docker.folder}:{environ['PATH']}" if path is None else path
+        environ["PATH"] = f"{self.docker.folder}:{environ['PATH']}"
+        return environ
+
+    def run(self, *argv: str, path: str | None = None, **more: str) -> int:
+        """Run the program with the stub, or with another ``PATH``."""
+        environ = self.environ(**more)
+        environ["PATH"] = path or environ["PATH"]
         return main(argv, environ=environ, clock=self.clock, platform=self.platform)
 
     def composed(self) -> list[list[str]]:
@@ -201,6 +209,22 @@ def test_up_makes_the_checkout_when_there_is_none(
     assert starting.run("up", **instead) == 0
     assert Path(starting.compose).is_file()
     assert f"cloning v0.190.0 into {starting.home}" in capsys.readouterr().out
+
+
+def test_up_runs_the_version_that_the_variable_names(
+    starting: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository = Repository(tmp_path / "origin")
+    starting.home.rename(tmp_path / "away")
+    assert starting.run("init", "--repository", str(repository.folder)) == 0
+    assert starting.run("up", DAYTONA_OSS_REF="stable") == 0
+    assert (starting.home / "README.md").read_text() == "0.189\n"
+    starting.docker.reply("compose ps --quiet --status running", out="3f1c\n")
+    Path(starting.compose).write_text("# mine\n")
+    assert starting.run("up", DAYTONA_OSS_REF="stable") == 0
+    assert starting.run("up") == 0
+    assert starting.run("up", DAYTONA_OSS_REF="v0.190.0") == 8
+    assert Path(starting.compose).read_text() == "# mine\n"
 
 
 def test_docker_that_is_not_installed_is_an_error_of_its_own(
@@ -402,7 +426,7 @@ def test_docker_that_describes_the_file_in_an_unknown_way_is_reported(
 ) -> None:
     site.docker.reply("compose config --format json", out="services:\n  api:\n")
     assert site.run("up") == 1
-    assert "Docker Compose 2.20 or newer is needed" in capsys.readouterr().err
+    assert "a recent Docker Compose 2 is needed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["down", "restart", "status", "logs", "clean"])
@@ -415,12 +439,22 @@ def test_commands_without_a_checkout_say_what_to_run(
     assert site.docker.calls() == []
 
 
-def test_interrupt_ends_with_its_exit_code(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(seconds: float) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(site.clock, "sleep", interrupted)
-    assert site.run("up") == 130
+def test_interrupt_ends_with_its_exit_code(site: Site) -> None:
+    site.docker.reply("compose logs", code=HANGS, out="api  | started\n")
+    script = Path(sys.executable).parent / "ekairos-daytona-local"
+    with subprocess.Popen(
+        [script, "logs", "--follow"],
+        env=site.environ(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "api  | started\n"
+        os.killpg(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (130, "")
 
 
 @pytest.mark.parametrize(

@@ -90,13 +90,15 @@ class Checkout:
             _remove(partial)
 
     def switch(self, ref: str) -> None:
-        """Check another ref out, fetching what is missing.
+        """Check a ref out, fetching what is missing.
 
         Raises:
             StackError: It does not exist, or there are local changes; nothing was changed.
         """
         self.require()
         _check_ref(ref)
+        if self.is_at(ref) and not self._is_branch(ref):
+            return
         self._refuse_changes()
         if self._commit(ref) is None or self._is_branch(ref):
             self._fetch()
@@ -114,6 +116,12 @@ class Checkout:
         branch = self._line("symbolic-ref", "--quiet", "--short", "HEAD")
         if branch:
             self._forward(branch)
+
+    def is_at(self, ref: str) -> bool:
+        """Whether a ref is what is checked out, as far as that is known without the network."""
+        _check_ref(ref)
+        branch = self._line("symbolic-ref", "--quiet", "--short", "HEAD")
+        return branch == ref or self._line("rev-parse", "HEAD") == self._commit(ref)
 
     def described(self) -> str:
         """Return the ref and the commit that are checked out, for people."""

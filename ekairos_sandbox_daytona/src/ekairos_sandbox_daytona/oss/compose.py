@@ -103,7 +103,7 @@ class Compose:
             raise StackError(
                 ExitCode.FAILED,
                 "docker compose described its file in an unknown way",
-                "Docker Compose 2.20 or newer is needed",
+                "a recent Docker Compose 2 is needed",
             ) from None
 
     def running(self) -> bool:

@@ -127,7 +127,8 @@ class Stack:
         program.path()
         if self.settings.compose is None:
             checkout = self._checkout()
-            if init and not checkout.exists:
+            ref = self.settings.ref
+            if init and not (checkout.exists and (ref is None or checkout.is_at(ref))):
                 self.init()
             checkout.require()
         compose = Compose(self.settings.compose_file, program, self.platform)
@@ -166,8 +167,8 @@ Set these variables:
         if installed is not None and not found.accepts(installed[1]):
             name, version = installed
             self.warn(
-                f"warning: {name} {version} is newer than this API and refuses its answers; "
-                "a create would raise after the sandbox was made"
+                f"warning: {name} {version} is newer than this API and refuses its answers; a "
+                "create through the SDK itself raises after the sandbox was made"
             )
 
     def _judge_names(self, found: api.Api) -> None:
