@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from ekairos_sandbox_daytona.provider import DaytonaProvider
@@ -47,7 +48,7 @@ def server_process() -> Iterator[dict[str, str]]:
 class DaytonaFixtures(Suite):
     """A server of its own for each class, without mistakes of its own at the end."""
 
-    provider_factory = "ekairos_sandbox_daytona.provider:DaytonaProvider"
+    provider_factory: ClassVar[str | None] = "ekairos_sandbox_daytona.provider:DaytonaProvider"
 
     @classmethod
     def configure(cls, server: DaytonaServer) -> None:

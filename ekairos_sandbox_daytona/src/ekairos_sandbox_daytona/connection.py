@@ -9,8 +9,9 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from ekairos_sandbox.exceptions import (
-    ConfigurationError,
     ProviderError,
     ProviderUnavailableError,
     SandboxNotRunningError,
@@ -189,10 +190,18 @@ class DaytonaConnection(Connection):
 
         A client that is made here uses no websocket and no thread. As every client of the SDK it
         also reads ``DAYTONA_...`` variables of ``.env`` files in the working directory.
+
+        Raises:
+            UnsupportedOperationError: The SDK does not understand this server; says which would.
+            ProviderError: It cannot get the sandbox.
         """
-        if self._client is None:
-            self._client = _sdk_client(self._api)
-        return self._client.get(self.external_id)
+        sdk = importlib.import_module("daytona" if self._client is None else _root(self._client))
+        try:
+            client = self._client or _sdk_client(sdk, self._api)
+            return client.get(self.external_id)
+        except sdk.DaytonaError as error:
+            problem = _sdk_problem(error, self._api.sdk.version)
+        raise problem
 
     def _did_not_run(self, answer: HttpResponse) -> ProviderError:
         """Say why a toolbox refused a request, by what the control plane knows of the sandbox."""
@@ -259,8 +268,13 @@ def _too_much(max_bytes: int) -> ProviderError:
     )
 
 
-def _sdk_client(api: DaytonaApi) -> Any:
-    sdk, settings = importlib.import_module("daytona"), api.settings
+def _root(client: Any) -> str:
+    """Return the package of a client: ``daytona``, or the same under its old name."""
+    return type(client).__module__.partition(".")[0]
+
+
+def _sdk_client(sdk: Any, api: DaytonaApi) -> Any:
+    settings = api.settings
     own = {"jwt_token": settings.token} if settings.organization_id else {"api_key": settings.token}
     config = sdk.DaytonaConfig(
         **own,
@@ -273,9 +287,20 @@ def _sdk_client(api: DaytonaApi) -> Any:
     with warnings.catch_warnings():
         # Polling is deprecated, and the only way without a websocket and a thread.
         warnings.filterwarnings("ignore", message="Polling-only mode", category=DeprecationWarning)
-        try:
-            return sdk.Daytona(config)
-        except sdk.DaytonaError as error:
-            raise ConfigurationError(
-                f"Daytona's SDK refuses its settings: {error}", provider=NAME
-            ) from error
+        return sdk.Daytona(config)
+
+
+def _sdk_problem(error: Exception, version: str) -> ProviderError:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ValidationError):
+        cause = cause.__cause__
+    if cause is not None:
+        return UnsupportedOperationError(
+            f"Daytona's SDK {version} does not understand this server's answers",
+            provider=NAME,
+            operation="native",
+            hint="for the open-source release 0.190: pip install 'daytona==0.190.*'",
+        )
+    return ProviderError(
+        f"Daytona's SDK failed: {type(error).__name__}", provider=NAME, operation="native"
+    )

@@ -20,6 +20,7 @@ from ekairos_sandbox_daytona.control import ControlPlane
 from ekairos_sandbox_daytona.order import Spec, create_body, sdk_image
 from ekairos_sandbox_daytona.settings import Defaults
 from ekairos_sandbox_daytona.states import info_of
+from ekairos_sandbox_daytona.volumes import DaytonaVolumes
 
 Json = dict[str, Any]
 
@@ -170,9 +171,9 @@ class Creation:
         for mount in self._spec.options.volumes:
             volume = mount.volume_id
             if volume is None:
-                module = importlib.import_module("ekairos_sandbox_daytona.volumes")
-                volumes = module.DaytonaVolumes(self._api)
-                volume = volumes.get_or_create(mount.volume_name or "", timeout_s=self._left()).id
+                named = mount.volume_name or ""
+                volumes = DaytonaVolumes(self._api)
+                volume = volumes.get_or_create(named, timeout_s=self._left()).id
             found.append((volume, mount.mount_path, mount.subpath))
         return found
 

@@ -209,6 +209,18 @@ def test_volumes_are_mounted_by_id(
     assert caplog.messages == []
 
 
+def test_a_volume_that_is_named_is_made_waited_for_and_mounted(
+    server: DaytonaServer, service: RaisingService
+) -> None:
+    server.boxes.volume_delay_s = 0.05
+    mount = {"volume_name": "ekairos-cache", "mount_path": "/data"}
+    service.create_sandbox(provider="daytona", daytona={"volumes": [mount]})
+    service.create_sandbox(provider="daytona", daytona={"volumes": [mount]})
+    (volume,) = server.boxes.all_volumes(server.organisation.id)
+    assert (volume.name, volume.state) == ("ekairos-cache", "ready")
+    assert sent(server)["volumes"] == [{"volumeId": volume.id, "mountPath": "/data"}]
+
+
 def test_mounts_are_logged_on_demand(
     server: DaytonaServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

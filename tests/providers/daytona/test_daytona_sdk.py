@@ -20,6 +20,7 @@ from ekairos_sandbox_daytona.provider import DaytonaProvider
 from helpers.daytona import provider_for
 from servers.daytona.server import DaytonaServer
 
+from ekairos_sandbox.exceptions import UnsupportedOperationError
 from ekairos_sandbox.provider import Connection, CreateSpec, ProviderContext, SandboxRef, Tags
 from ekairos_sandbox.raising import RaisingService
 from ekairos_sandbox.repository.sqlite import SqliteSandboxRepository
@@ -216,6 +217,16 @@ def test_the_native_object_comes_without_websocket_and_thread(
     assert [kind for kind in server.counts() if "socket.io" in kind] == []
 
 
+def test_a_server_that_the_sdk_does_not_understand_still_works_but_for_its_object(
+    server: DaytonaServer, service: RaisingService
+) -> None:
+    server.control.version = "0.190"
+    sandbox = service.create_sandbox(provider="daytona")
+    assert sandbox.run_command("echo", ["on"]).output == "on\n"
+    with pytest.raises(UnsupportedOperationError, match=r"pip install 'daytona==0.190"):
+        sandbox.native()
+
+
 def test_secrets_are_in_no_repr_and_no_error(
     server: DaytonaServer, provider: DaytonaProvider
 ) -> None:
@@ -234,8 +245,6 @@ def test_secrets_are_in_no_repr_and_no_error(
 def test_the_sdks_answer_to_a_missing_package_says_what_to_install(
     server: DaytonaServer, provider: DaytonaProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ekairos_sandbox.exceptions import UnsupportedOperationError
-
     monkeypatch.setitem(sys.modules, "daytona_api_client", None)
     with pytest.raises(UnsupportedOperationError, match="pip install"):
         provider.find("x")
