@@ -44,14 +44,14 @@ class Guest:
         self._env = {**env, "PATH": PATH, "HOME": str(self.home), MARK: name, "LANG": "C.UTF-8"}
 
     def start(
-        self, command: str, *, cwd: str | None, env: dict[str, str]
+        self, command: str, *, cwd: str | None, env: dict[str, str], stderr: int = subprocess.STDOUT
     ) -> subprocess.Popen[bytes]:
         """Start a shell that reads ``command`` from its standard input."""
         return subprocess.Popen(
             self._shell,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
             cwd=cwd or self.home,
             env={**self._env, **env},
             start_new_session=True,

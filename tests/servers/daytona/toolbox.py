@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from servers.daytona.boxes import PENDING, ApiError, Box, Boxes, Json, iso
 from servers.daytona.guest import ExecTimeoutError, Guest
+from servers.daytona.sessions import Sessions
 from servers.daytona.wire import Request, Response
 
 BOUNDARY = "DAYTONA-FILE-BOUNDARY"
@@ -29,11 +30,15 @@ class Toolbox:
     def __init__(self, boxes: Boxes) -> None:
         self.boxes = boxes
         self.commands: list[str] = []
+        self._sessions: dict[str, Sessions] = {}
 
     def answer(self, request: Request, box: Box, path: str) -> Response:
         """Answer a request for a sandbox; ``path`` begins after its id."""
         guest = self._running(box)
         box.last_activity = self.boxes.now()
+        if path.startswith("/process/session"):
+            sessions = self._sessions.setdefault(box.id, Sessions())
+            return sessions.answer(request, guest, path.removeprefix("/process/session"))
         match request.method, path:
             case "POST", "/process/execute":
                 return self._execute(request, box)
