@@ -37,9 +37,8 @@ def rows() -> Iterator[Row]:
         lambda: _importing("ekairos_sandbox.service"),
         lambda: _importing("ekairos_sandbox.service, ekairos_sandbox_daytona.plugin"),
     )
-    yield Row(
-        "`import ekairos_sandbox_daytona.plugin`", f"+{plugin_ms - service_ms:.1f} ms", "5 ms"
-    )
+    more_ms = plugin_ms - service_ms
+    yield Row("`import ekairos_sandbox_daytona.plugin`", f"{more_ms:+.1f} ms", "5 ms")
     with DaytonaServer() as server, _service(server) as (service, store):
         server.latency_s = LATENCY_S
         box = service.create_sandbox(provider="daytona", daytona={"ephemeral": False})
@@ -86,11 +85,11 @@ def rows() -> Iterator[Row]:
 def _transfers(box: Any, native: Any) -> Iterator[Row]:
     data = os.urandom(64 << 20)
     up_sdk, up, down_sdk, down = in_turn(
-        3,
+        2,
         lambda: native.fs.upload_file(data, "by-sdk"),
         lambda: box.write_files({"by-us": data}),
         lambda: native.fs.download_file("by-sdk"),
-        lambda: box.read_file("by-us", max_bytes=1 << 30),
+        lambda: box.read_file("by-us"),
     )
     yield Row("SDK: 64 MiB up, neither atomic nor checked", f"{up_sdk:.0f} ms")
     yield Row("64 MiB up", f"{up:.0f} ms = {up / up_sdk:.2f} x")
@@ -115,9 +114,7 @@ def _other(server: DaytonaServer, name: str, requirement: str, sdk_ms: float) ->
     if done.returncode != 0:
         return Row(title, f"failed: {done.stderr.strip().splitlines()[-1][:80]}")
     ms = json.loads(done.stdout)["ms"]
-    inside = sum(n for kind, n in server.counts().items() if kind.startswith("POST /toolbox"))
-    inside += sum(n for kind, n in server.counts().items() if kind.startswith("GET /toolbox"))
-    inside += sum(n for kind, n in server.counts().items() if kind.startswith("DELETE /toolbox"))
+    inside = sum(n for kind, n in server.counts().items() if " /toolbox/" in kind)
     return Row(title, f"{ms:.0f} ms, {inside / (times + 1):.1f} requests = {ms / sdk_ms:.2f} x")
 
 

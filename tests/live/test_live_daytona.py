@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from ekairos_sandbox_daytona.options import DaytonaOptions
 from ekairos_sandbox_daytona.provider import DaytonaProvider
 
 from ekairos_sandbox import SandboxService
@@ -97,7 +98,9 @@ def test_a_stopped_sandbox_comes_back_and_a_deleted_one_is_gone(
     sandbox.reconnect()
     assert sandbox.read_file("kept") == b"1"
     sandbox.destroy()
-    ref = SandboxRef(f"ekairos-{sandbox.sandbox_id}", external_id=external_id)
+    ref: SandboxRef[DaytonaOptions] = SandboxRef(
+        f"ekairos-{sandbox.sandbox_id}", external_id=external_id
+    )
     with pytest.raises(SandboxGoneError):
         provider.inspect(ref)
 
