@@ -13,18 +13,13 @@ from collections.abc import Iterator
 import pytest
 from ekairos_sandbox_daytona.options import DaytonaOptions
 from ekairos_sandbox_daytona.provider import DaytonaProvider
+from helpers.live import instant_client
 
 from ekairos_sandbox import SandboxService
-from ekairos_sandbox.exceptions import ConfigurationError, SandboxError, SandboxGoneError
+from ekairos_sandbox.exceptions import ConfigurationError, SandboxGoneError
 from ekairos_sandbox.provider import SandboxRef
 from ekairos_sandbox.raising import RaisingSandbox, RaisingService
-from ekairos_sandbox.repository.instantdb import (
-    InstantClient,
-    InstantSandboxRepository,
-    create_temporary_app,
-    push_rules,
-    push_schema,
-)
+from ekairos_sandbox.repository.instantdb import InstantSandboxRepository
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
@@ -42,16 +37,7 @@ def provider() -> Iterator[DaytonaProvider]:
 
 @pytest.fixture(scope="module")
 def service(provider: DaytonaProvider) -> Iterator[RaisingService]:
-    if os.environ.get("INSTANT_APP_ADMIN_TOKEN"):
-        client = InstantClient()
-    else:
-        try:
-            app = create_temporary_app("ekairos-sandbox live test")
-        except SandboxError as error:
-            pytest.skip(f"no temporary InstantDB app: {error}")
-        client = InstantClient(app.app_id, app.admin_token, base_url=app.base_url)
-        push_rules(client)
-    push_schema(client)
+    client = instant_client()
     with SandboxService(InstantSandboxRepository(client), providers=[provider]) as service:
         yield service.raising
 

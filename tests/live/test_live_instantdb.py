@@ -15,33 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.live import instant_client
 
 from ekairos_sandbox import SandboxService
 from ekairos_sandbox.exceptions import IdConflictError, RecordConflictError, SandboxError
 from ekairos_sandbox.models import RecordQuery, SandboxRecord
-from ekairos_sandbox.repository.instantdb import (
-    InstantClient,
-    InstantSandboxRepository,
-    create_temporary_app,
-    push_rules,
-    push_schema,
-)
+from ekairos_sandbox.repository.instantdb import InstantClient, InstantSandboxRepository
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[InstantClient]:
-    if os.environ.get("INSTANT_APP_ADMIN_TOKEN"):
-        client = InstantClient()
-    else:
-        try:
-            app = create_temporary_app("ekairos-sandbox live test")
-        except SandboxError as error:
-            pytest.skip(f"no temporary InstantDB app: {error}")
-        client = InstantClient(app.app_id, app.admin_token, base_url=app.base_url)
-        push_rules(client)
-    push_schema(client)
+    client = instant_client()
     yield client
     client.close()
 

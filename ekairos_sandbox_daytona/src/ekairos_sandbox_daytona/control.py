@@ -59,7 +59,7 @@ class ControlPlane:
                 status=404,
                 hint="check DAYTONA_API_URL, and proxies in between",
             )
-        return _checked(body_of(answer, operation=operation), operation)
+        return checked(body_of(answer, operation=operation), operation)
 
     def by_id(self, sandbox_id: str, *, operation: str) -> Json | None:
         """Return a sandbox by its id alone; None if there is none or it is deleted."""
@@ -70,8 +70,8 @@ class ControlPlane:
         """Return the sandbox with exactly this name, in spite of stale answers."""
         box = self.get(name, operation=operation)
         if box is None or box.get("name") != name:
-            found = (b for b in self.listed(operation=operation, name=name) if b["name"] == name)
-            box = next(found, None)
+            listed = self.listed(operation=operation, name=name)
+            box = next((one for one in listed if one.get("name") == name), None)
         return None if box is None or state_of(box) in GONE else box
 
     def listed(self, *, operation: str, **filters: str) -> Iterator[Json]:
@@ -89,7 +89,7 @@ class ControlPlane:
                     "Daytona's list is no list", provider=NAME, operation=operation
                 )
             for item in items:
-                yield _checked(item, operation)
+                yield checked(item, operation)
             cursor = page.get("nextCursor") or None
             if cursor is None:
                 return
@@ -197,7 +197,12 @@ def failed(box: Json, *, operation: str) -> ProviderError:
     )
 
 
-def _checked(box: Any, operation: str) -> Json:
+def checked(box: Any, operation: str) -> Json:
+    """Return what the API answered if it is a sandbox.
+
+    Raises:
+        ProviderUnavailableError: It is not; what was asked for may have been done.
+    """
     if not isinstance(box, dict) or not isinstance(box.get("id"), str):
         raise ProviderUnavailableError(
             "Daytona's answer is no sandbox", provider=NAME, operation=operation, outcome="unknown"

@@ -16,7 +16,7 @@ from ekairos_sandbox.http import HttpResponse
 from ekairos_sandbox.provider import Ownership, may_adopt
 from ekairos_sandbox.provider_http import problem_of
 from ekairos_sandbox_daytona.api import NAME, body_of
-from ekairos_sandbox_daytona.control import ControlPlane
+from ekairos_sandbox_daytona.control import ControlPlane, checked
 from ekairos_sandbox_daytona.order import Spec, create_body, sdk_image
 from ekairos_sandbox_daytona.settings import Defaults
 from ekairos_sandbox_daytona.states import info_of
@@ -99,11 +99,9 @@ class Creation:
                 deadline_s=self._left(),
             )
             if answer.status < 400:
-                made = body_of(answer, operation="create")
-                info_of(made)
-                return made
-        except (ProviderError, KeyError) as error:
-            if isinstance(error, ProviderError) and error.outcome == "failed":
+                return checked(body_of(answer, operation="create"), "create")
+        except ProviderError as error:
+            if error.outcome == "failed":
                 raise
             found = self._made_all_the_same()
             if found is not None:

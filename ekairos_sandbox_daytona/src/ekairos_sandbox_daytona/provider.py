@@ -65,7 +65,7 @@ class DaytonaProvider(Provider[DaytonaOptions]):
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         (Capability.PREVIEW_URL, Capability.EXTEND_TIMEOUT, Capability.NATIVE)
     )
-    create_timeout_s: ClassVar[float] = 300.0
+    create_timeout_s: ClassVar[float] = 600.0
 
     def __init__(self, context: ProviderContext | None = None, *, client: Any = None) -> None:
         super().__init__(context)

@@ -60,6 +60,15 @@ def test_an_answer_without_an_id_does_not_lose_the_sandbox(
     assert [box.id for box in server.alive()] == [made.external_id]
 
 
+def test_an_answer_that_is_no_sandbox_is_unknown(
+    server: DaytonaServer, provider: DaytonaProvider
+) -> None:
+    server.faults.add("answer", "POST", CREATE, status=200, body={"ok": True})
+    with pytest.raises(ProviderError) as caught:
+        provider.create(spec())
+    assert caught.value.outcome == "unknown"
+
+
 def test_an_unanswered_creation_without_effect_is_unknown_and_leaves_nothing(
     server: DaytonaServer, provider: DaytonaProvider
 ) -> None:

@@ -271,8 +271,14 @@ NASTY = {
 }
 
 
-@pytest.mark.parametrize("data", NASTY.values(), ids=NASTY)
-@pytest.mark.parametrize("name", ["plain", " spaces ", "new\nline", "ü€", "caf\udce9", "-n"])
+NAMES = (" spaces ", "new\nline", "ü€", "caf\udce9", "-n")
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [*(("plain", data) for data in NASTY.values()), *((x, NASTY["every byte"]) for x in NAMES)],
+    ids=[*NASTY, *map(repr, NAMES)],
+)
 def test_nasty_files_survive_both_ways(connection: Connection, name: str, data: bytes) -> None:
     path = f"folder of {name}/{name}"
     assert connection.write_file(path, [data[:7], data[7:]], mode=0o640) == len(data)
