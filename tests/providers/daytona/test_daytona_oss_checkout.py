@@ -234,12 +234,14 @@ def test_pull_refuses_a_branch_that_went_another_way(
 ) -> None:
     run("init", "--ref", "stable")
     repository.git("checkout", "--quiet", "stable")
-    repository.commit({"README.md": "theirs\n"})
+    repository.commit({"theirs.txt": "theirs\n"})
     (home / "README.md").write_text("mine")
     git(home, "commit", "--quiet", "--all", "--message", "mine")
     mine = git(home, "rev-parse", "HEAD")
-    assert run("pull") == 8
-    assert git(home, "rev-parse", "HEAD") == mine
+    for command in (("pull",), ("init", "--ref", "stable")):
+        assert run(*command) == 8
+        assert git(home, "rev-parse", "HEAD") == mine
+        assert git(home, "status", "--porcelain") == ""
 
 
 def test_pull_leaves_a_tag_where_it_is_unless_a_ref_is_set(
@@ -251,6 +253,28 @@ def test_pull_leaves_a_tag_where_it_is_unless_a_ref_is_set(
     assert (home / "README.md").read_text() == "0.190\n"
     assert run("pull", DAYTONA_OSS_REF="v0.190.1") == 0
     assert (home / "README.md").read_text() == "0.189\n"
+
+
+def test_init_fetches_what_is_new(run: Run, home: Path, repository: Repository) -> None:
+    run("init")
+    repository.git("tag", "v0.190.1", "stable")
+    assert run("init", "--ref", "v0.190.1") == 0
+    repository.git("checkout", "--quiet", "stable")
+    newest = repository.commit({"README.md": "0.189.1\n"})
+    assert run("init", "--ref", "stable") == 0
+    assert git(home, "rev-parse", "HEAD") == newest
+    assert git(home, "symbolic-ref", "--short", "HEAD") == "stable"
+
+
+def test_ref_that_is_known_already_is_not_fetched_again(
+    run: Run, home: Path, repository: Repository
+) -> None:
+    run("init")
+    older = repository.git("rev-parse", "stable")
+    repository.folder.rename(repository.folder.with_name("away"))
+    assert run("init", "--ref", "v0.190.0") == 0
+    assert run("init", "--ref", older) == 0
+    assert git(home, "rev-parse", "HEAD") == older
 
 
 def test_pull_without_a_checkout_says_what_to_run(

@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ekairos_sandbox_daytona.provider import DaytonaProvider
 from helpers.instant import client_for
+from helpers.snippets import python_blocks, run_python
 from servers.daytona.server import DaytonaServer
 from servers.instantdb.server import App, InstantServer
 
 from ekairos_sandbox.exceptions import CommandFailedError
-from ekairos_sandbox.provider import ProviderContext
 from ekairos_sandbox.raising import RaisingSandbox, RaisingService
 from ekairos_sandbox.repository.instantdb import InstantClient
-from ekairos_sandbox.repository.sqlite import SqliteSandboxRepository
-from ekairos_sandbox.service import SandboxService
 
 PAGE = Path(__file__).parents[3] / "docs" / "volumes.md"
 MOUNT = "/home/daytona/.ekairos"
-BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-
-
-@pytest.fixture
-def server() -> Iterator[DaytonaServer]:
-    with DaytonaServer() as server:
-        yield server
-        assert server.internal_errors == []
 
 
 @pytest.fixture
@@ -55,34 +40,21 @@ def app(instant: InstantServer) -> App:
 
 
 def _blocks(mount: Path) -> list[str]:
-    return [block.replace(MOUNT, str(mount)) for block in BLOCK.findall(PAGE.read_text())]
+    return [block.replace(MOUNT, str(mount)) for block in python_blocks(PAGE)]
 
 
 def test_page_runs_from_top_to_bottom(
     mount: Path, server: DaytonaServer, instant: InstantServer, app: App, tmp_path: Path
 ) -> None:
-    script = tmp_path / "page.py"
-    script.write_text("\n".join(_blocks(mount)))
     environ = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
         "EKAIROS_SANDBOX_STORE": f"sqlite:///{tmp_path}/sandboxes.db",
         "INSTANT_APP_ID": app.id,
         "INSTANT_APP_ADMIN_TOKEN": app.admin_token,
         "INSTANT_API_URI": instant.url,
         **server.environ(),
     }
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        cwd=tmp_path,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    printed = run_python("\n".join(_blocks(mount)), tmp_path, environ)
+    assert printed.splitlines() == [
         "['ekairos-models']",
         "['raw/orders.csv']",
         "[]",
@@ -117,16 +89,9 @@ class Site:
 
 
 @pytest.fixture
-def site(
-    mount: Path, server: DaytonaServer, instant: InstantServer, app: App, tmp_path: Path
-) -> Iterator[Site]:
-    provider = DaytonaProvider(ProviderContext(environ=server.environ()))
-    store = SqliteSandboxRepository(tmp_path / "records.db")
-    with (
-        SandboxService(store, environ={}, providers=[provider]) as service,
-        client_for(instant, app) as client,
-    ):
-        site = Site(mount, service.raising, client)
+def site(mount: Path, service: RaisingService, instant: InstantServer, app: App) -> Iterator[Site]:
+    with client_for(instant, app) as client:
+        site = Site(mount, service, client)
         site.dataset.publish("raw/a.txt", b"one")
         site.dataset.publish("raw/b.txt", b"two")
         yield site
