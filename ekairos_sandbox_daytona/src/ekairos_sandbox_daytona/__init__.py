@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ekairos_sandbox_daytona.options import DaytonaOptions
     from ekairos_sandbox_daytona.provider import DaytonaProvider
+    from ekairos_sandbox_daytona.volumes import DaytonaVolumes
 
-__all__ = ["DaytonaOptions", "DaytonaProvider"]
+__all__ = ["DaytonaOptions", "DaytonaProvider", "DaytonaVolumes"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from ekairos_sandbox_daytona.provider import DaytonaProvider
 
         return DaytonaProvider
+    if name == "DaytonaVolumes":
+        from ekairos_sandbox_daytona.volumes import DaytonaVolumes
+
+        return DaytonaVolumes
     raise AttributeError(name)

@@ -17,7 +17,8 @@ from ekairos_sandbox.exceptions import CommandFailedError
 from ekairos_sandbox.raising import RaisingSandbox, RaisingService
 from ekairos_sandbox.repository.instantdb import InstantClient
 
-PAGE = Path(__file__).parents[3] / "docs" / "volumes.md"
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "volumes.md"
 MOUNT = "/home/daytona/.ekairos"
 
 
@@ -65,6 +66,12 @@ def test_page_runs_from_top_to_bottom(
     with client_for(instant, app) as client:
         stored = b"".join(client.files.download("datasets/2024-q3/normalized/total.txt"))
     assert stored == b"42\n"
+
+
+def test_block_of_the_distributions_readme_runs(server: DaytonaServer, tmp_path: Path) -> None:
+    blocks = python_blocks(ROOT / "ekairos_sandbox_daytona" / "README.md")
+    (block,) = [block for block in blocks if "DaytonaVolumes" in block]
+    run_python(block, tmp_path, server.environ())
 
 
 class Site:
