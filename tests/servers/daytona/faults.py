@@ -18,12 +18,18 @@ class ServerClock:
 
     def __init__(self) -> None:
         self._ahead = 0.0
+        self._stopped_at: float | None = None
         self._moved = threading.Condition()
         self._closed = False
 
     def now(self) -> float:
         """Epoch seconds."""
-        return time.time() + self._ahead
+        started = time.time() if self._stopped_at is None else self._stopped_at
+        return started + self._ahead
+
+    def stop(self) -> None:
+        """Let no time pass any more but by ``advance``."""
+        self._stopped_at = time.time()
 
     def advance(self, seconds: float) -> None:
         """Let time pass at once."""
