@@ -277,6 +277,16 @@ def test_ref_that_is_known_already_is_not_fetched_again(
     assert git(home, "rev-parse", "HEAD") == older
 
 
+def test_git_that_is_at_work_there_already_is_no_local_change(
+    run: Run, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("init")
+    (home / ".git" / "index.lock").touch()
+    assert run("init", "--ref", "stable") == 1
+    assert f"error: {home} cannot be changed: fatal:" in capsys.readouterr().err
+    assert (home / "README.md").read_text() == "0.190\n"
+
+
 def test_pull_without_a_checkout_says_what_to_run(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:

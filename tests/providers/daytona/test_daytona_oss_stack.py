@@ -458,22 +458,23 @@ def test_interrupt_ends_with_its_exit_code(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "argv",
+    ("argv", "said"),
     [
-        (),
-        ("launch",),
-        ("up", "--timeout", "-1"),
-        ("up", "--timeout", "soon"),
-        ("logs", "--tail", "x"),
+        ((), "required: COMMAND"),
+        (("launch",), "invalid choice: 'launch'"),
+        (("up", "--timeout", "-1"), "give seconds, at most a day"),
+        (("up", "--timeout", "soon"), "give seconds, at most a day"),
+        (("up", "--timeout", "nan"), "give seconds, at most a day"),
+        (("logs", "--tail", "x"), "give a number of lines, or all"),
     ],
 )
 def test_wrong_arguments_are_refused(
-    argv: tuple[str, ...], site: Site, capsys: pytest.CaptureFixture[str]
+    argv: tuple[str, ...], said: str, site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         site.run(*argv)
     assert ended.value.code == 2
-    assert "usage: ekairos-daytona-local" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
 
 
 def test_installed_script_documents_its_variables_and_exit_codes() -> None:

@@ -17,6 +17,7 @@ LAST_REF = "v0.190.0"
 """The last version that was published with its code; what comes after holds a README."""
 COMPOSE_FILE = "docker/docker-compose.yaml"
 
+_REFUSALS = ("would be overwritten", "Not possible to fast-forward")
 # What git takes for the name of a commit, without what git would take for an option.
 _REF = re.compile(r"[A-Za-z0-9_.@][A-Za-z0-9_./@+~^-]*")
 
@@ -67,14 +68,14 @@ class Checkout:
             fresh = Checkout(
                 partial / "clone", self._git, needs_compose_file=self._needs_compose_file
             )
-            # Old file contents come when they are asked for. Scripts and configurations are
-            # mounted into Linux containers, so their line ends stay as they are on Windows too.
+            # Everything, so that switching later needs no network and cannot stop half-way.
+            # Scripts and configurations are mounted into Linux containers, so their line ends
+            # stay as they are on Windows too.
             _done(
                 self._git.run(
                     "clone",
                     "--quiet",
                     "--no-checkout",
-                    "--filter=blob:none",
                     "--config=core.autocrlf=false",
                     "--",
                     repository,
@@ -162,12 +163,13 @@ class Checkout:
     def _checked(self, *arguments: str) -> None:
         """Run a git command that refuses by itself to overwrite what is not its own."""
         done = self._in_home(*arguments)
-        if done.code != 0:
+        if any(text in done.error for text in _REFUSALS):
             raise StackError(
                 ExitCode.LOCAL_CHANGES,
                 f"git refuses to change {self.home}: {done.reason}",
                 "commit, stash or move away what is your own",
             )
+        _done(done, f"{self.home} cannot be changed")
 
     def _refuse_changes(self) -> None:
         status = self._in_home("status", "--porcelain", "--untracked-files=no")

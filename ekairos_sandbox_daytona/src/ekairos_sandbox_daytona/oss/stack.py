@@ -42,7 +42,7 @@ class Stack:
         checkout = self._checkout()
         if not checkout.exists:
             ref = self.settings.ref or LAST_REF
-            self.say(f"cloning {ref} into {checkout.home}")
+            self.say(f"cloning {ref} into {checkout.home}; this takes a while")
             checkout.create(repository, ref)
         elif self.settings.ref is not None:
             checkout.switch(self.settings.ref)
