@@ -18,7 +18,7 @@ import pytest
 from helpers.live import instant_client
 
 from ekairos_sandbox import SandboxService
-from ekairos_sandbox.exceptions import IdConflictError, RecordConflictError, SandboxError
+from ekairos_sandbox.exceptions import IdConflictError, RecordConflictError
 from ekairos_sandbox.models import RecordQuery, SandboxRecord
 from ekairos_sandbox.repository.instantdb import InstantClient, InstantSandboxRepository
 
