@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -94,3 +96,17 @@ def host_processes(argument: str) -> list[int]:
             if argument.encode() in arguments:
                 found.append(int(entry.name))
     return found
+
+
+def in_another_process(local: Local, body: str) -> subprocess.Popen[str]:
+    """Run Python that has ``local``, ``ref`` and ``sh`` at hand; killed by us, not by itself."""
+    code = f"""
+import sys, time
+from pathlib import Path
+sys.path[:0] = {sys.path!r}
+from ekairos_sandbox.provider import SandboxRef
+from helpers.local_sandboxes import Local, sh
+local = Local(Path({str(local.state)!r}))
+{body}
+"""
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -34,8 +34,7 @@ _PROLOGUE = b"exec 3<&-; { echo 500 >/proc/self/oom_score_adj; } 2>/dev/null\n"
 """Forget the script's descriptor; be the first to go when memory runs out."""
 
 _LAUNCH = (
-    "import sys; sys.path.append(sys.argv[1]); "
-    "from ekairos_sandbox_local.holder import main; main()"
+    "import sys; sys.path.append(sys.argv[1]); from ekairos_sandbox_local.{} import main; main()"
 )
 
 
@@ -239,18 +238,7 @@ def start(folder: Path, config: dict[str, Any], *, door: int, timeout_s: float) 
 
 
 def _launch(folder: Path, config: dict[str, Any], limit: float) -> None:
-    package = str(Path(__file__).parents[1])
-    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    with subprocess.Popen(  # noqa: S603
-        [_interpreter(), "-I", "-S", "-c", _LAUNCH, package],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=kept,
-        cwd="/",
-        start_new_session=True,
-        pass_fds=(config["door"],),
-    ) as process:
+    with helper("holder", pass_fds=(config["door"],)) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -263,6 +251,22 @@ def _launch(folder: Path, config: dict[str, Any], limit: float) -> None:
     report = marshal.loads(answer)  # noqa: S302 - from a process of our own
     if report and report[0] != "busy":
         raise HolderStartError(*report)
+
+
+def helper(module: str, *, pass_fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    """Start ``main`` of a module of this package in a process with the standard library alone."""
+    package = str(Path(__file__).parents[1])
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    return subprocess.Popen(  # noqa: S603
+        [_interpreter(), "-I", "-S", "-c", _LAUNCH.format(module), package],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=kept,
+        cwd="/",
+        start_new_session=True,
+        pass_fds=pass_fds,
+    )
 
 
 def _read_all(fd: int, limit: float) -> bytes:
@@ -289,6 +293,25 @@ def _interpreter() -> str:
         return sys.executable
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     return str(Path(sys.base_exec_prefix) / "bin" / version)
+
+
+def extend(folder: Path, external_id: str, lifetime_ms: int) -> None:
+    """Have the holder end the sandbox so many milliseconds from now instead.
+
+    Raises:
+        NotAliveError: No holder.
+        ProviderTimeoutError: It does not answer.
+    """
+    with connect(folder, _PATIENCE_S) as connection:
+        try:
+            connection.send(b"T" + external_id.encode() + b" %d" % lifetime_ms)
+            if not select.select([connection], [], [], _PATIENCE_S)[0]:
+                raise _timeout("does not answer", outcome="unknown")
+            answer = connection.recv(64)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise NotAliveError from error
+    if answer[:1] != b"T":
+        raise NotAliveError
 
 
 def end(folder: Path, external_id: str, timeout_s: float) -> bool:

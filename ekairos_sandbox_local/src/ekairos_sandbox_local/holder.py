@@ -10,6 +10,7 @@ One packet is one request, one packet the answer::
     R + external id, descriptors [script, output]   ->  X + exit code (negative: a signal)
         or [script, output, file for descriptor 4]       E + errno: the script did not start
     K + external id                                 ->  K when everything has ended
+    T + external id + blank + ms from now           ->  T: the deadline has been moved
     anything with another id                        ->  W
 
 The holder starts behind the sandbox's door, whose descriptor it inherits: should the caller die
@@ -73,6 +74,8 @@ class Holder:
             from ekairos_sandbox_local.processes import end_descendants
 
             self.end_descendants = end_descendants
+        remaining = config["remaining_ms"]
+        self.deadline = None if remaining is None else _now() + remaining / 1000
 
     def start(self) -> None:
         """Bring the sandbox up to the point where it takes requests."""
@@ -100,6 +103,8 @@ class Holder:
         os.umask(0o077)
         self.server.bind("sock")  # not listening yet: refused means "starting"
         os.umask(0o022)
+        for group in config["cgroups"]:
+            _write(f"{group}/cgroup.procs", b"0")
         self._become_unprivileged(config["uid"])
         namespaces.new_session_keyring()
         if config["cpus"]:
@@ -179,15 +184,13 @@ class Holder:
 
     def serve(self) -> NoReturn:
         """Take requests until told to end, until the deadline, or until the guest is dead."""
-        remaining = self.config["remaining_ms"]
-        deadline = None if remaining is None else _now() + remaining / 1000
         poller = select.poll()
         for fd in (self.server.fileno(), self.wakeup):
             poller.register(fd, select.POLLIN)
         gc.freeze()
-        while deadline is None or _now() < deadline:
+        while self.deadline is None or _now() < self.deadline:
             # a wall of an hour also catches up with a machine that slept
-            wait = 3600.0 if deadline is None else min(deadline - _now(), 3600.0)
+            wait = 3600.0 if self.deadline is None else min(self.deadline - _now(), 3600.0)
             for fd, _ in poller.poll(max(wait, 0) * 1000 + 1):
                 if fd == self.server.fileno():
                     self._accept(poller)
@@ -227,12 +230,16 @@ class Holder:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds += struct.unpack(f"{len(data) // size}i", data[: len(data) // size * size])
         try:
+            external_id, _, number = packet[1:].decode(errors="replace").partition(" ")
             if not packet:
                 connection.close()
-            elif packet[1:].decode(errors="replace") != self.config["external_id"]:
+            elif external_id != self.config["external_id"]:
                 _answer(connection, b"W")
             elif packet[:1] == b"K":
                 self.ended_for.append(connection)
+            elif packet[:1] == b"T" and number.isdigit():
+                self.deadline = _now() + int(number) / 1000
+                _answer(connection, b"T")
             elif packet[:1] == b"R" and len(fds) in (2, 3):
                 self._run(connection, *fds)
             else:
@@ -355,6 +362,12 @@ def _memory_file(data: bytes) -> int:
         view = view[os.write(fd, view) :]
     os.lseek(fd, 0, os.SEEK_SET)
     return fd
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY)
+    os.write(fd, data)
+    os.close(fd)
 
 
 def _read_until(fd: int, end: bytes | None) -> bytes:

@@ -45,23 +45,32 @@ class LocalOptions(ProviderOptions):
         extra_ro_paths: Absolute paths of this machine that the guest may read, at the same
             place. Broad ones, kernel interfaces and the folder of sandboxes are refused. A ``bin``
             folder in one of them is put first in ``PATH``.
-        max_processes: Processes and threads of the sandbox. With ``isolation="none"`` it holds
-            for callers that are root only.
+        max_processes: Processes and threads of the sandbox. With ``isolation="none"`` an ordinary
+            user needs a control group for it, too.
+        memory_mb: Memory and swap of the whole sandbox, MiB; None for no limit. Refused where the
+            caller may not make a control group, as ``cpu_quota`` is.
+        cpu_quota: CPU time of the whole sandbox, in CPUs: 0.5 is half of one; None for no limit.
         memory_mb_per_process: Address space of a process, MiB; None for no limit. Programs that
             reserve much more than they use (Java, Go) need a high value.
         max_file_size_mb: Size of one file, MiB; None for no limit.
         max_open_files: Open files of a process.
         cpu_seconds_per_process: Seconds of CPU time of a process; None for no limit.
+        max_checkpoints: Stored states that a sandbox may have.
+        max_checkpoint_mb: Data of one stored state, MiB.
     """
 
     network: Literal["none", "host"] = "none"
     isolation: Literal["bubblewrap", "none"] = "bubblewrap"
     extra_ro_paths: tuple[str, ...] = ()
+    memory_mb: int | None = Field(default=None, ge=64)
+    cpu_quota: float | None = Field(default=None, ge=0.01, le=1024, allow_inf_nan=False)
     max_processes: int = Field(default=1024, ge=8, le=1_000_000)
     memory_mb_per_process: int | None = Field(default=None, ge=64)
     max_file_size_mb: int | None = Field(default=16_384, ge=1)
     max_open_files: int = Field(default=4096, ge=64, le=1_000_000)
     cpu_seconds_per_process: int | None = Field(default=None, ge=1)
+    max_checkpoints: int = Field(default=16, ge=1, le=10_000)
+    max_checkpoint_mb: int = Field(default=16_384, ge=1)
 
     @field_validator("extra_ro_paths")
     @classmethod

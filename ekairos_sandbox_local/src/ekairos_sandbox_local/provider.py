@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ekairos_sandbox.exceptions import IdConflictError, UnsupportedOperationError
 from ekairos_sandbox.provider import (
+    Capability,
     ConfigField,
     Connection,
     CreateSpec,
@@ -23,10 +24,12 @@ from ekairos_sandbox.provider import (
     may_adopt,
     same_sandbox,
 )
+from ekairos_sandbox.results import Checkpoint, PreviewUrl
 from ekairos_sandbox_local import seccomp
 from ekairos_sandbox_local.options import LocalOptions
 
 if TYPE_CHECKING:
+    from ekairos_sandbox_local.limits import Limit
     from ekairos_sandbox_local.sandboxes import Sandboxes
     from ekairos_sandbox_local.state import Meta
 
@@ -85,6 +88,49 @@ class LocalConnection(Connection):
         finally:
             os.close(file)
 
+    def create_checkpoint(self, comment: str = "") -> Checkpoint:
+        """Store the state of home and ``/tmp``, while the sandbox runs on.
+
+        Files that are written at that moment may be caught half-way. Data is shared with the
+        present files where the file system can do that, and copied where it cannot. Sockets are
+        left out. Until it is done nobody can stop or destroy the sandbox.
+
+        Raises:
+            ProviderError: There are too many checkpoints, or too much in this one.
+        """
+        return self._sandboxes.create_checkpoint(self._meta, comment)
+
+    def list_checkpoints(self) -> list[Checkpoint]:
+        """List the stored states, oldest first."""
+        return self._sandboxes.list_checkpoints(self._meta)
+
+    def restore_checkpoint(self, checkpoint_id: str) -> None:
+        """Return home and ``/tmp`` to a stored state, in one step; everything that runs ends.
+
+        Raises:
+            ProviderError: There is no such checkpoint, or it cannot be copied: nothing has changed.
+        """
+        self._sandboxes.restore_checkpoint(self._meta, checkpoint_id)
+
+    def preview_url(self, port: int) -> PreviewUrl:
+        """Say where a port can be reached from this machine; needs ``network="host"``."""
+        if self.data["network"] != "host":
+            raise UnsupportedOperationError(
+                "no port of this sandbox can be reached: it has a network of its own",
+                provider="local",
+                operation="preview_url",
+                hint="create it with local={'network': 'host'}",
+            )
+        return PreviewUrl(f"http://127.0.0.1:{port}")
+
+    def extend_timeout(self, timeout_ms: int) -> int | None:
+        """Let the sandbox live ``timeout_ms`` from now, never shorter than it would have lived.
+
+        Returns:
+            When it will end now, epoch ms, or None if it has no end.
+        """
+        return self._sandboxes.extend(self._meta, timeout_ms)
+
 
 class LocalProvider(Provider[LocalOptions]):
     """Sandboxes on this machine, isolated by Linux namespaces; no account, no root needed.
@@ -96,6 +142,9 @@ class LocalProvider(Provider[LocalOptions]):
 
     name: ClassVar[str] = "local"
     options_model = LocalOptions
+    capabilities = frozenset(
+        (Capability.CHECKPOINTS, Capability.PREVIEW_URL, Capability.EXTEND_TIMEOUT)
+    )
     create_timeout_s: ClassVar[float] = 60.0
 
     def __init__(self, context: ProviderContext | None = None) -> None:
@@ -191,6 +240,19 @@ class LocalProvider(Provider[LocalOptions]):
         meta = self._lookup(ref)
         if meta is not None:
             self._local().destroy(meta)
+
+    def limits(self, options: LocalOptions | None = None) -> list[Limit]:
+        """Return what becomes of each limit on this machine: name, level and a note.
+
+        The level is ``"enforced"``, ``"best effort"`` or ``"impossible"``; what is impossible is
+        refused by ``create``. Makes empty control groups for a moment, to see whether it may.
+
+        Args:
+            options: They decide too; None means the defaults.
+        """
+        from ekairos_sandbox_local.limits import limits
+
+        return limits(options)
 
     def check(self) -> None:
         """Find out whether this machine allows isolated sandboxes; once per instance.

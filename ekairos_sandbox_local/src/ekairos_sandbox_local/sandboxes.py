@@ -18,13 +18,25 @@ from dataclasses import replace
 from ekairos_sandbox.exceptions import (
     ConfigurationError,
     ProviderError,
+    ProviderTimeoutError,
     ProviderUnavailableError,
     SandboxError,
     SandboxGoneError,
     SandboxNotRunningError,
 )
 from ekairos_sandbox.provider import CreateSpec, ProviderContext, SandboxRunState, Tags
-from ekairos_sandbox_local import bwrap, client, launch, probe, processes, seccomp
+from ekairos_sandbox.results import Checkpoint
+from ekairos_sandbox_local import (
+    bwrap,
+    cgroups,
+    checkpoints,
+    client,
+    launch,
+    limits,
+    probe,
+    processes,
+    seccomp,
+)
 from ekairos_sandbox_local.options import LocalOptions
 from ekairos_sandbox_local.state import Meta, Run, State
 
@@ -61,6 +73,7 @@ class Sandboxes:
                 hint="install it below /usr, or show its folder with extra_ro_paths",
             )
         launch.check_paths(self.state, options)
+        limits.check(options)
         if options.isolation == "none":
             _warn_once(
                 "local sandboxes with isolation='none' are not isolated: scripts in them can do "
@@ -197,19 +210,66 @@ class Sandboxes:
             gone = self.state.detach(meta.name)
         self.state.clear(gone)
 
+    def extend(self, meta: Meta, lifetime_ms: int) -> int | None:
+        """Let a sandbox live so long from now, never shorter than it would have lived.
+
+        Returns:
+            When it will end now, epoch ms; None if it has no end.
+
+        Raises:
+            SandboxNotRunningError: It was stopped or is past its time.
+        """
+        with self._behind_door(meta, _END_S) as door:
+            if door is None:
+                raise self._gone(meta)
+            run = self._require_wanted(meta)
+            now_ms = self.context.clock.now_ms()
+            if run.deadline is None or run.deadline >= now_ms + lifetime_ms:
+                return run.deadline
+            with contextlib.suppress(client.NotAliveError):  # who starts it again reads run.json
+                client.extend(self.state.folder(meta.name), meta.external_id, lifetime_ms)
+            self.state.write_run(meta.name, replace(run, deadline=now_ms + lifetime_ms))
+            return now_ms + lifetime_ms
+
+    def create_checkpoint(self, meta: Meta, comment: str) -> Checkpoint:
+        """Store the state of a sandbox's files, while it runs on."""
+        with self._behind_door(meta, _END_S) as door:
+            if door is None:
+                raise self._gone(meta)
+            return checkpoints.create(
+                self.state.folder(meta.name),
+                meta,
+                launch.options_of(meta),
+                comment,
+                now_ms=self.context.clock.now_ms(),
+                door=door,
+            )
+
+    def list_checkpoints(self, meta: Meta) -> list[Checkpoint]:
+        """Return the stored states, oldest first."""
+        self._require(meta)
+        return checkpoints.listed(self.state.folder(meta.name))
+
+    def restore_checkpoint(self, meta: Meta, checkpoint_id: str) -> None:
+        """Bring a stored state back; everything that runs ends. It starts again at its next use."""
+        folder = self.state.folder(meta.name)
+        with self._behind_door(meta, _END_S) as door:
+            if door is None:
+                raise self._gone(meta)
+            staged = checkpoints.stage(
+                folder, meta, launch.options_of(meta), checkpoint_id, door=door
+            )
+            self._kill(meta)
+            checkpoints.commit(folder, staged)
+
     def _start(self, meta: Meta, timeout_s: float, *, renew: bool) -> None:
         limit = time.monotonic() + timeout_s
         folder = self.state.folder(meta.name)
         with self._behind_door(meta, timeout_s) as door:
             if door is None:
                 raise self._gone(meta)
-            run = self.state.read_run(meta.name)
+            run = self.state.read_run(meta.name) if renew else self._require_wanted(meta)
             if run.is_over(self.context.clock.now_ms()):
-                if not renew:
-                    raise SandboxNotRunningError(
-                        "the sandbox was stopped" if not run.wanted else "the sandbox's time is up",
-                        provider="local",
-                    )
                 client.end(folder, meta.external_id, max(limit - time.monotonic(), 0))
                 run = self._new_run(meta)
                 self.state.write_run(meta.name, run)
@@ -224,6 +284,7 @@ class Sandboxes:
                 now_ms=self.context.clock.now_ms(),
                 environ=self.context.environ,
             )
+            config["cgroups"] = self._make_groups(meta)
             try:
                 client.start(folder, config, door=door, timeout_s=max(limit - time.monotonic(), 0))
             except client.HolderStartError as error:
@@ -233,12 +294,44 @@ class Sandboxes:
                     f"the sandbox could not be started: {error.detail}", provider="local"
                 ) from error
 
+    def _require_wanted(self, meta: Meta) -> Run:
+        run = self.state.read_run(meta.name)
+        if run.is_over(self.context.clock.now_ms()):
+            raise SandboxNotRunningError(
+                "the sandbox was stopped" if not run.wanted else "the sandbox's time is up",
+                provider="local",
+            )
+        return run
+
     def _end(self, meta: Meta) -> None:
         run = self.state.read_run(meta.name)
         self.state.write_run(meta.name, replace(run, wanted=False))
+        self._kill(meta)
+
+    def _kill(self, meta: Meta) -> None:
         confirmed = client.end(self.state.folder(meta.name), meta.external_id, _END_S)
         if not confirmed and (meta.uid is not None or not _is_isolated(meta)):
             processes.end_strays(meta.external_id, meta.uid, _STRAYS_S)
+        self._remove_groups(meta)
+
+    def _make_groups(self, meta: Meta) -> list[str]:
+        """Make a sandbox's control groups and return their paths; call it with no holder alive."""
+        self._remove_groups(meta)
+        places, wanted = limits.places(launch.options_of(meta))
+        groups = cgroups.group_paths(places, meta.external_id)
+        if groups:
+            self.state.write_groups(meta.name, groups)
+            cgroups.make(places, meta.external_id, wanted)
+        return [str(group) for group in groups]
+
+    def _remove_groups(self, meta: Meta) -> None:
+        groups = self.state.read_groups(meta.name)
+        if cgroups.remove(groups, _STRAYS_S):
+            raise ProviderTimeoutError(
+                f"processes of the sandbox {meta.name} do not end", provider="local"
+            )
+        if groups:
+            self.state.write_groups(meta.name, ())
 
     @contextlib.contextmanager
     def _behind_door(self, meta: Meta, timeout_s: float) -> Iterator[int | None]:
@@ -247,6 +340,8 @@ class Sandboxes:
             found = None if door is None else self.state.read(meta.name)
             same = found is not None and found.external_id == meta.external_id
             try:
+                if same:
+                    checkpoints.finish(self.state.folder(meta.name))
                 yield door if same else None
             except OSError as error:
                 if isinstance(error, ProviderError):

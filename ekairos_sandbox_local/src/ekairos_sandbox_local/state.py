@@ -6,6 +6,8 @@
     <root>/<name>/meta.json           what it is; never changes
     <root>/<name>/run.json            whether it should run, and until when
     <root>/<name>/home, tmp           the guest's files
+    <root>/<name>/cgroups.json        its control groups, written before they are made
+    <root>/<name>/checkpoints         stored states of home and tmp; see ``checkpoints.py``
     <root>/<name>/sock, lock          the holder's socket; the lock it holds as long as it lives
     <root>/<name>/door                lock of whoever starts, stops or removes the sandbox
     <root>/<name>/holder.log          what went wrong in the holder
@@ -27,7 +29,7 @@ import secrets
 import stat
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -217,6 +219,21 @@ class State:
         with _reported(f"the state of {name} cannot be written"):
             _write_json(self.folder(name) / "run.json", asdict(run))
 
+    def read_groups(self, name: str) -> list[Path]:
+        """Return the control groups that a sandbox may have."""
+        with _reported(f"the state of {name} cannot be read"):
+            try:
+                found = _read_json(self.folder(name) / "cgroups.json")
+            except FileNotFoundError:
+                return []
+            return [Path(path) for path in found["paths"]]
+
+    def write_groups(self, name: str, groups: Iterable[Path]) -> None:
+        """Say which control groups a sandbox may have, before they are made; behind its door."""
+        with _reported(f"the state of {name} cannot be written"):
+            path = self.folder(name) / "cgroups.json"
+            _write_json(path, {"paths": [str(group) for group in groups]})
+
     @contextlib.contextmanager
     def door(self, name: str, timeout_s: float) -> Iterator[int | None]:
         """Keep everybody else from starting, stopping or removing a sandbox.
@@ -285,10 +302,7 @@ class State:
 
 def _fill(folder: Path, meta: Meta, run: Run) -> None:
     folder.mkdir(mode=0o700)
-    for name in ("home", "tmp"):
-        (folder / name).mkdir(mode=0o700)
-        if meta.uid is not None:
-            os.chown(folder / name, meta.uid, meta.uid)
+    make_guest_folders(folder, meta.uid)
     for name in ("lock", "door"):
         (folder / name).touch(mode=0o600)
     _write_json(folder / "meta.json", asdict(meta))
@@ -296,6 +310,14 @@ def _fill(folder: Path, meta: Meta, run: Run) -> None:
     if meta.uid is not None:
         os.chown(folder, -1, meta.uid)
         folder.chmod(0o710)
+
+
+def make_guest_folders(folder: Path, uid: int | None) -> None:
+    """Make empty folders for a guest's files."""
+    for name in ("home", "tmp"):
+        (folder / name).mkdir(mode=0o700)
+        if uid is not None:
+            os.chown(folder / name, uid, uid)
 
 
 def try_lock(fd: int) -> bool:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from ekairos_sandbox_local.options import LocalOptions
-from helpers.local_sandboxes import Local, host_processes, is_running, sh, wait_until
+from helpers.local_sandboxes import (
+    Local,
+    host_processes,
+    in_another_process,
+    is_running,
+    sh,
+    wait_until,
+)
 
 from ekairos_sandbox.exceptions import (
     ProviderUnavailableError,
@@ -28,20 +33,6 @@ def nap() -> str:
 
 
 ISOLATIONS = pytest.mark.parametrize("isolation", ["bubblewrap", "none"])
-
-
-def in_another_process(local: Local, body: str) -> subprocess.Popen[str]:
-    """Run Python that has ``local``, ``ref`` and ``sh`` at hand; killed by us, not by itself."""
-    code = f"""
-import sys, time
-from pathlib import Path
-sys.path[:0] = {sys.path!r}
-from ekairos_sandbox.provider import SandboxRef
-from helpers.local_sandboxes import Local, sh
-local = Local(Path({str(local.state)!r}))
-{body}
-"""
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
 
 
 def test_another_process_uses_a_sandbox_by_its_name_alone(local: Local) -> None:
