@@ -34,10 +34,12 @@ class CapabilitySuite(Suite):
 
     Attributes:
         preview_port: A port that a sandbox made with ``options`` and ``config`` can show.
-        checkpoint_options: Options that a sandbox with checkpoints needs on top of ``options``.
+        preview_options: Options on top of ``options`` that a sandbox needs for that.
+        checkpoint_options: The same for checkpoints.
     """
 
     preview_port = 8080
+    preview_options: ClassVar[Mapping[str, Any]] = {}
     checkpoint_options: ClassVar[Mapping[str, Any]] = {}
 
     @pytest.mark.parametrize("verb", list(VERBS))
@@ -112,7 +114,8 @@ class CapabilitySuite(Suite):
         self, lab: Lab, shared: RaisingSandbox
     ) -> None:
         self._needs(lab, Capability.PREVIEW_URL)
-        preview = shared.preview_url(self.preview_port)
+        sandbox = lab.create(options=self.preview_options) if self.preview_options else shared
+        preview = sandbox.preview_url(self.preview_port)
         assert preview.url.startswith(("https://", "http://"))
         assert preview.token is None or preview.token not in repr(preview)
 

@@ -126,8 +126,8 @@ class Cgroups:
         if not known:
             raise CgroupError(f"no control groups for {names} are available to this process")
         raise CgroupError(
-            f"no control group above this process may be divided for {names}; start it in one that "
-            "is delegated, for example with: systemd-run --user --scope -p Delegate=yes"
+            f"no control group above this process may be divided for {names}; start it below one "
+            "that is delegated to this user, for example with: systemd-run --user --scope"
         )
 
     def problem(self, controller: Controller) -> str | None:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from ekairos_sandbox_local.provider import LocalProvider
@@ -17,6 +18,7 @@ from ekairos_sandbox.testing import ProviderConformance
 
 class TestLocal(ProviderConformance):
     provider_factory = "ekairos_sandbox_local.provider:LocalProvider"
+    preview_options = MappingProxyType({"network": "host"})
 
     @pytest.fixture(scope="class")
     @classmethod
