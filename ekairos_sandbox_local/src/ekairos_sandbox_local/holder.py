@@ -82,10 +82,11 @@ class Holder:
         config = self.config
         if config["door"] is not None:
             os.set_inheritable(config["door"], False)
+        _reset_signals()
         signal.alarm(_START_S)  # ends this process and with it whatever it has started
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))  # see launch
         folder = os.open(config["folder"], os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         os.fchdir(folder)
         os.close(folder)
@@ -146,9 +147,13 @@ class Holder:
             arguments += ["--seccomp", str(given[-1])]
         given.append(_memory_file("\0".join([*arguments, ""]).encode()))
         command = ["bwrap", "--args", str(given[-1]), "--", *config["first_process"]]
+        holder = os.getpid()
         self.guest = os.fork()
         if self.guest == 0:
             try:
+                namespaces.die_with_parent()  # bubblewrap sees to that itself, but only later
+                if os.getppid() != holder:
+                    os._exit(1)
                 null = os.open("/dev/null", os.O_RDWR)
                 for target, fd in enumerate((null, ready, errors)):
                     os.dup2(fd, target)
@@ -378,6 +383,14 @@ def _read_until(fd: int, end: bytes | None) -> bytes:
             break
         data += piece
     return data
+
+
+def _reset_signals() -> None:
+    """Undo what the caller's thread blocks and its program ignores; both are inherited."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
+        with contextlib.suppress(OSError):  # some belong to the C library
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _default_signals() -> None:

@@ -116,7 +116,8 @@ def _cpus(vcpus: float | None) -> list[int] | None:
 
 def _limits(options: LocalOptions, *, own_user: bool) -> list[tuple[int, int]]:
     limits = [
-        (resource.RLIMIT_CORE, 0),
+        # 1 and not 0: only then a program of the host that takes core dumps is not called either
+        (resource.RLIMIT_CORE, 1),
         (resource.RLIMIT_NOFILE, options.max_open_files),
     ]
     if own_user:  # otherwise the user's other processes would count as well

@@ -38,7 +38,7 @@ from ekairos_sandbox_local import (
     seccomp,
 )
 from ekairos_sandbox_local.options import LocalOptions
-from ekairos_sandbox_local.state import Meta, Run, State
+from ekairos_sandbox_local.state import Meta, Run, State, open_up
 
 _START_S = 40.0
 _END_S = 40.0
@@ -199,14 +199,17 @@ class Sandboxes:
         """End everything in a sandbox and keep its files. Stopped or gone already is fine."""
         with self._behind_door(meta, _END_S) as door:
             if door is not None:
-                self._end(meta)
+                self._say_unwanted(meta)
+                self._kill(meta)
 
     def destroy(self, meta: Meta) -> None:
         """End everything in a sandbox and remove it. Gone already is fine."""
         with self._behind_door(meta, _END_S) as door:
             if door is None:
                 return
-            self._end(meta)
+            with contextlib.suppress(ProviderUnavailableError):  # it cannot be said; it dies anyway
+                self._say_unwanted(meta)
+            self._kill(meta)
             gone = self.state.detach(meta.name)
         self.state.clear(gone)
 
@@ -277,6 +280,7 @@ class Sandboxes:
                 return
             if not _is_isolated(meta) and client.lock_is_free(folder):
                 processes.end_strays(meta.external_id, meta.uid, _STRAYS_S)
+            open_up(folder)
             config = launch.holder_config(
                 self.state,
                 meta,
@@ -303,10 +307,9 @@ class Sandboxes:
             )
         return run
 
-    def _end(self, meta: Meta) -> None:
+    def _say_unwanted(self, meta: Meta) -> None:
         run = self.state.read_run(meta.name)
         self.state.write_run(meta.name, replace(run, wanted=False))
-        self._kill(meta)
 
     def _kill(self, meta: Meta) -> None:
         confirmed = client.end(self.state.folder(meta.name), meta.external_id, _END_S)

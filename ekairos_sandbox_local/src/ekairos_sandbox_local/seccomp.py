@@ -12,10 +12,15 @@ import struct
 from dataclasses import dataclass
 
 _LD, _JEQ, _JSET, _RET = 0x20, 0x15, 0x45, 0x06
-_NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24
+_NR, _ARCH, _ARG0, _ARG1, _ARG2 = 0, 4, 16, 24, 32
 _ALLOW, _ERRNO, _KILL_PROCESS = 0x7FFF0000, 0x00050000, 0x80000000
+_PRETEND = _ERRNO
+"""The call succeeds and does nothing. It keeps the limit on core dumps at 1: at 0, one that is
+piped to a program of the host would be made all the same. Programs that set it to 0 would not go on
+after an error."""
 _X32_BIT = 0x40000000
 _CLONE_NEWUSER = 0x10000000
+_RLIMIT_CORE = 4
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _SOCKET_FAMILIES = (1, 2, 10, 16)
 """UNIX, IPv4, IPv6 and netlink; any other family is refused."""
@@ -28,6 +33,8 @@ class _Machine:
     clone3: int
     ioctl: int
     socket: int
+    setrlimit: int
+    prlimit64: int
     denied: tuple[int, ...]
 
 
@@ -107,8 +114,12 @@ _AARCH64 = {
 }
 
 _MACHINES = {
-    "x86_64": _Machine(0xC000003E, 56, 435, 16, 41, tuple({**_X86_64, **_COMMON}.values())),
-    "aarch64": _Machine(0xC00000B7, 220, 435, 29, 198, tuple({**_AARCH64, **_COMMON}.values())),
+    "x86_64": _Machine(
+        0xC000003E, 56, 435, 16, 41, 160, 302, tuple({**_X86_64, **_COMMON}.values())
+    ),
+    "aarch64": _Machine(
+        0xC00000B7, 220, 435, 29, 198, 164, 261, tuple({**_AARCH64, **_COMMON}.values())
+    ),
 }
 
 
@@ -145,6 +156,20 @@ def program(machine: str) -> bytes | None:
         (_JEQ, 1, 0, _TIOCSTI),
         (_JEQ, 0, 1, _TIOCLINUX),
         (_RET, 0, 0, denied),
+        (_RET, 0, 0, _ALLOW),
+        (_JEQ, 0, 4, table.setrlimit),
+        (_LD, 0, 0, _ARG0),
+        (_JEQ, 0, 1, _RLIMIT_CORE),
+        (_RET, 0, 0, _PRETEND),
+        (_RET, 0, 0, _ALLOW),
+        (_JEQ, 0, 8, table.prlimit64),
+        (_LD, 0, 0, _ARG1),
+        (_JEQ, 0, 5, _RLIMIT_CORE),
+        (_LD, 0, 0, _ARG2),  # the address of the new limit, null where it is only read
+        (_JEQ, 0, 2, 0),
+        (_LD, 0, 0, _ARG2 + 4),
+        (_JEQ, 1, 0, 0),
+        (_RET, 0, 0, _PRETEND),
         (_RET, 0, 0, _ALLOW),
         (_JEQ, 0, len(_SOCKET_FAMILIES) + 2, table.socket),
         (_LD, 0, 0, _ARG0),

@@ -295,7 +295,7 @@ class State:
         """Remove what processes left behind that died while making or removing a sandbox."""
         for entry in os.scandir(self.root):
             if entry.name.startswith((".new-", ".gone-")):
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):  # what cannot be removed must not be in the way
                     if time.time() - entry.stat(follow_symlinks=False).st_ctime > _STALE_S:
                         remove_tree(Path(entry.path))
 
@@ -373,6 +373,16 @@ def remove_tree(path: Path) -> None:
         os.close(top)
 
 
+def open_up(folder: Path) -> None:
+    """See that a guest's folders can be entered, whatever the guest has done to their modes."""
+    parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name in ("home", "tmp"):
+            os.close(_open_folder(name, parent))
+    finally:
+        os.close(parent)
+
+
 def _open_folder(name: str, parent: int) -> int:
     """Open a folder, giving ourselves the right to do so first."""
     handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
@@ -399,9 +409,25 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
     fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    with open(fresh, "x", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
-        json.dump(data, file)
-    fresh.rename(path)
+    text = json.dumps(data)
+    try:
+        with open(fresh, "x", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
+            file.write(text)
+        fresh.rename(path)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.exists():
+            raise
+        _write_in_place(path, text)
+
+
+def _write_in_place(path: Path, text: str) -> None:
+    """Write into the space that a file has: a guest that fills the disk must not be in the way."""
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.pwrite(fd, text.encode().ljust(os.fstat(fd).st_size), 0)
+    finally:
+        os.close(fd)
 
 
 def _unavailable(what: str, error: Exception) -> ProviderUnavailableError:

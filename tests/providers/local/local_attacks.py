@@ -6,14 +6,17 @@ things of the host that the guest should not reach.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import os
 import pty
+import resource
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +104,8 @@ def signal_processes_of_the_host(world: World) -> Iterator[str]:
                 reach()
             except ProcessLookupError:
                 continue
+            except PermissionError:  # so it is there
+                pass
             yield str(pid)
 
 
@@ -430,3 +435,184 @@ def reach_another_sandbox(world: World) -> Iterator[str]:
         except OSError:
             return
         yield "abstract socket of the other"
+
+
+@attack
+def run_programs_with_more_rights(world: World) -> Iterator[str]:
+    """Mounts that honour setuid bits or device files."""
+    del world
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        options = fields[5].split(",")
+        if "nosuid" not in options:
+            yield f"{fields[4]} honours setuid"
+        if "nodev" not in options and not fields[4].startswith("/dev"):
+            yield f"{fields[4]} honours devices"
+    effective = [line for line in _status("self") if line.startswith("Uid:")][0].split()[2]  # noqa: RUF015
+    for folder in ("/usr/bin", "/usr/sbin", "/usr/lib"):
+        for entry in os.scandir(folder):
+            if entry.is_file() and entry.stat().st_mode & 0o6000 and os.access(entry, os.X_OK):
+                with subprocess.Popen([entry.path], stdin=-3, stdout=-3, stderr=-3) as program:
+                    try:
+                        found = [x for x in _status(program.pid) if x.startswith("Uid:")]
+                    except OSError:
+                        found = []
+                    program.kill()
+                if found and found[0].split()[2] != effective:
+                    yield entry.path
+
+
+def _status(pid: int | str) -> list[str]:
+    return Path(f"/proc/{pid}/status").read_text().splitlines()
+
+
+@attack
+def ask_for_outer_namespaces(world: World) -> Iterator[str]:
+    del world
+    get_owner, get_parent = 0xB701, 0xB702
+    for kind in ("mnt", "net", "pid", "uts", "ipc", "user", "cgroup"):
+        for process in ("self", "1"):
+            try:
+                opened = [os.open(f"/proc/{process}/ns/{kind}", os.O_RDONLY)]
+            except OSError:
+                continue
+            for fd in opened:
+                for ask in (get_owner, get_parent):
+                    try:
+                        opened.append(fcntl.ioctl(fd, ask))
+                    except OSError:
+                        continue
+                if len(opened) > 20:
+                    break
+            for fd in opened:
+                if _libc.setns(fd, 0) == 0:
+                    yield f"{process}/{kind}"
+                os.close(fd)
+
+
+@attack
+def raise_limits(world: World) -> Iterator[str]:
+    del world
+    for name in ("NOFILE", "NPROC", "FSIZE", "CORE", "MEMLOCK", "RTPRIO", "NICE"):
+        kind = getattr(resource, f"RLIMIT_{name}")
+        _, hard = resource.getrlimit(kind)
+        if hard == resource.RLIM_INFINITY:
+            continue
+        try:
+            resource.setrlimit(kind, (hard, hard + 1))
+        except (OSError, ValueError):
+            continue
+        if resource.getrlimit(kind)[1] != hard:
+            yield name
+
+
+@attack
+def have_a_core_dumped(world: World) -> Iterator[str]:
+    """At a limit of 0, a program of the host that takes core dumps would be called."""
+    del world
+    for change in (
+        lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
+        lambda: resource.prlimit(0, resource.RLIMIT_CORE, (0, 0)),
+    ):
+        with contextlib.suppress(OSError, ValueError):
+            change()
+        if resource.getrlimit(resource.RLIMIT_CORE) != (1, 1):
+            yield str(resource.getrlimit(resource.RLIMIT_CORE))
+
+
+@attack
+def take_precedence(world: World) -> Iterator[str]:
+    del world
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, -5)
+        yield "nice"
+    except OSError:
+        pass
+    for policy in (os.SCHED_FIFO, os.SCHED_RR):
+        try:
+            os.sched_setscheduler(0, policy, os.sched_param(1))
+        except OSError:
+            continue
+        yield "real time"
+    if call(251 if _X86 else 30, 1, 0, 1 << 13) == 0:
+        yield "ioprio"
+    try:
+        Path("/proc/self/oom_score_adj").write_text("-500")
+    except OSError:
+        return
+    yield "oom_score_adj"
+
+
+@attack
+def set_the_clock_and_the_name(world: World) -> Iterator[str]:
+    del world
+    with contextlib.suppress(OSError):
+        time.clock_settime(time.CLOCK_REALTIME, time.time())
+        yield "clock"
+    with contextlib.suppress(OSError):
+        socket.sethostname("intruder")
+        yield "name"
+    if _libc.adjtimex(b"\1" + bytes(207)) >= 0:
+        yield "adjtimex"
+
+
+@attack
+def change_the_network(world: World) -> Iterator[str]:
+    del world
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        for request, data in ((0x8914, b"lo" + bytes(14) + bytes(24)), (0x890B, bytes(120))):
+            try:
+                fcntl.ioctl(any_socket, request, data)
+            except OSError:
+                continue
+            yield hex(request)
+    try:
+        with socket.socket(socket.AF_INET6) as client:
+            client.settimeout(2)
+            client.bind(("::", 80))
+        yield "port 80"
+    except OSError:
+        pass
+
+
+@attack
+def read_what_the_kernel_tells_root(world: World) -> Iterator[str]:
+    del world
+    names = "slabinfo timer_list kpageflags kpagecount vmallocinfo pagetypeinfo sysvipc/../kmsg"
+    for name in names.split():
+        if readable(f"/proc/{name}"):
+            yield name
+    with contextlib.suppress(OSError), Path("/proc/iomem").open() as file:
+        if any(int(line.split("-")[0], 16) for line in file):
+            yield "iomem"
+    with contextlib.suppress(OSError), Path("/proc/self/pagemap").open("rb") as file:
+        file.seek(id(names) // 4096 * 8)
+        if int.from_bytes(file.read(8), "little") & ((1 << 55) - 1):
+            yield "physical addresses"
+
+
+@attack
+def find_control_groups(world: World) -> Iterator[str]:
+    del world
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.rpartition(":")[2] != "/":
+            yield line
+    if Path("/sys").exists():
+        yield "/sys"
+    if _libc.mount(b"none", b"/tmp", b"cgroup2", 0, None) == 0:
+        yield "mounted"
+
+
+@attack
+def trace_the_first_process(world: World) -> Iterator[str]:
+    """It may be traced, being the guest's own, but has nothing that a script has not."""
+    outside = (world["state"], str(Path(world["secret"]).parent))
+    status = "\n".join(_status(1))
+    for line in ("NoNewPrivs:\t1", "CapPrm:\t0000000000000000", "CapAmb:\t0000000000000000"):
+        if line not in status:
+            yield line
+    with contextlib.suppress(OSError):
+        for name in ("cwd", "root", "exe"):
+            target = str(Path(f"/proc/1/{name}").readlink())
+            if target.startswith(outside):
+                yield f"{name} -> {target}"

@@ -1,4 +1,6 @@
-"""Control groups of the new kind, in a user mode kernel: this machine may have the old kind only.
+"""Control groups of the new kind and core dumps that are piped, in a user mode kernel.
+
+This machine may have the old kind of groups only, and its kernel settings are not ours to change.
 
 The kernel runs as a process, sees this machine's files read-only and has memory file systems for
 what is written.
@@ -34,6 +36,8 @@ mount -t tmpfs -o mode=0755 tmpfs /run; mount -t tmpfs -o mode=0755,size=500m tm
 mkdir -p /dev/shm; mount -t cgroup2 cgroup2 /sys/fs/cgroup
 cd /mnt; mkdir -m 711 root; mkdir user; chown {UID}:{UID} user; tar -xf @TAR@
 export PYTHONPATH=/mnt/code HOME=/mnt/user PYTHONDONTWRITEBYTECODE=1
+printf '#!/bin/sh\\ntouch /mnt/dumped\\n' > handler; chmod 755 handler
+echo '|/mnt/handler' > /proc/sys/kernel/core_pattern
 say() {{ printf 'SAYS %s %s\\n' "$1" "$2"; }}
 as_user() {{ setpriv --reuid={UID} --regid={UID} --clear-groups {PYTHON} code/guest.py "$@"; }}
 top=/sys/fs/cgroup app=/sys/fs/cgroup/user/app
@@ -46,6 +50,9 @@ chown -R {UID}:{UID} $app
 (echo 0 > $app/cgroup.procs; say undivided "$(as_user user/undivided)")
 (echo 0 > $app/leaf/cgroup.procs; say delegated "$(as_user user/delegated)")
 say left "$(find $top -name 'ekairos*' | wc -l)"
+say dumped "$(ls dumped 2>/dev/null | wc -l)"
+(ulimit -c 0; sh -c 'kill -SEGV $$')
+say dumped_outside "$(ls dumped 2>/dev/null | wc -l)"
 {PYTHON} -c 'import ctypes; ctypes.CDLL(None).reboot(0x4321fedc)'
 """
 
@@ -73,6 +80,7 @@ else:
     found["parent"] = str(group.parent)
     found["eats"] = sh(connection, "python3 -c 'x = bytearray(300 << 20)' 2>/dev/null; echo $?")
     found["inside"] = sh(connection, "cat /proc/self/cgroup; test -e /sys || echo no sys")
+    sh(connection, "ulimit -c 0; sh -c 'kill -SEGV $$'; sh -c 'ulimit -c 0; kill -SEGV $$'")
     local.provider.stop(ref)
     found["stopped"] = group.exists()
     found["again"] = sh(local.provider.connect(ref), "echo up")
@@ -87,7 +95,9 @@ print(json.dumps(found))
 @pytest.mark.skipif(KERNEL is None, reason="needs linux.uml (Debian: user-mode-linux)")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which mounts and delegates inside")
 @pytest.mark.skipif(not Path(PYTHON).exists(), reason=f"needs {PYTHON}")
-def test_limits_hold_for_root_and_where_a_group_is_delegated(scratch: Path) -> None:
+def test_limits_hold_where_groups_can_be_made_and_no_core_is_dumped(
+    scratch: Path,
+) -> None:
     found = boot(scratch)
 
     held = {
@@ -116,6 +126,8 @@ def test_limits_hold_for_root_and_where_a_group_is_delegated(scratch: Path) -> N
             "max_processes": "enforced",
         }
     assert found["left"] == 0
+    assert found["dumped"] == 0
+    assert found["dumped_outside"] == 1  # shows that a dump would have been noticed
 
 
 def boot(scratch: Path) -> dict[str, Any]:
@@ -144,7 +156,7 @@ def boot(scratch: Path) -> dict[str, Any]:
         timeout=240,
     )
     said = [line.split(" ", 2)[1:] for line in result.stdout.splitlines() if "SAYS" in line[:5]]
-    assert [name for name, _ in said][-1:] == ["left"], result.stdout
+    assert [name for name, _ in said][-1:] == ["dumped_outside"], result.stdout
     return {name: json.loads(text) for name, text in said}
 
 

@@ -27,8 +27,10 @@ NAMES = [
     for before, line in zip(ATTACKS.splitlines(), ATTACKS.splitlines()[1:], strict=False)
     if before == "@attack"
 ]
+UID = 54_321
+PYTHON = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
 _NEEDS_PYTHON = pytest.mark.skipif(
-    shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin") is None,
+    PYTHON is None,
     reason="the attempts are written in Python, which is not installed below /usr",
 )
 
@@ -141,13 +143,21 @@ def test_an_attempt_fails(target: Target, name: str) -> None:
     ],
 )
 def test_without_isolation_the_same_attempt_succeeds(target: Target, name: str) -> None:
-    """Shows that the attempts can succeed at all."""
+    """Shows that the attempts can succeed at all; never runs with more rights than a user's."""
     world = json.dumps({**target.world, "control": True})
     code = f"{ATTACKS}\nimport json\nattempt({name!r}, json.loads({world!r}))"
-
-    result = subprocess.run(
-        [sys.executable, "-"], input=code, capture_output=True, text=True, check=False
-    )
+    rights: dict[str, Any] = {"user": UID, "group": UID, "extra_groups": []}
+    with Path("/etc/hostname").open() as of_the_host:
+        result = subprocess.run(
+            [str(PYTHON), "-"],
+            input=code,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            pass_fds=(of_the_host.fileno(),),
+            **(rights if os.geteuid() == 0 else {}),
+        )
 
     assert result.stdout.startswith("BROKE"), result.stderr
 
@@ -188,6 +198,51 @@ def test_a_shown_file_keeps_its_permissions(target: Target) -> None:
         target.local.provider.destroy(ref)
     finally:
         shutil.rmtree(folder)
+
+
+@_NEEDS_PYTHON
+def test_a_script_that_is_about_to_start_shows_nothing_of_its_holder(target: Target) -> None:
+    """Between fork and exec it is a copy of the holder, with all that this has open."""
+    watch = """
+import os, time
+fine = ("pipe:", "/dev/null", "/memfd:", "/proc/", "/usr/", "/etc/ld.so", "/home/sandbox")
+found, limit = set(), time.monotonic() + 20
+while time.monotonic() < limit and not os.path.exists("enough"):
+    for pid in [name for name in os.listdir("/proc") if name.isdigit()]:
+        for what in ("environ", "maps"):
+            try:
+                with open(f"/proc/{pid}/{what}", "rb") as file:
+                    text = file.read()
+            except OSError:
+                continue
+            if b"EKAIROS" in text or b"ekairos" in text:
+                found.add(f"{what} of {pid}")
+        try:
+            for fd in os.listdir(f"/proc/{pid}/fd"):
+                to = os.readlink(f"/proc/{pid}/fd/{fd}")
+                if not to.startswith(fine):
+                    found.add(to)
+        except OSError:
+            pass
+open("watched", "w").write(str(sorted(found)))
+"""
+    connection, ref = target.local.create()
+    sh(connection, f"cat > watch.py <<'END'\n{watch}\nEND\npython3 watch.py & :")
+    for _ in range(300):
+        sh(connection, "true")
+    sh(connection, "touch enough")
+    wait_until(lambda: sh(connection, "cat watched 2>/dev/null || :") != "")
+
+    assert sh(connection, "cat watched") == "[]"
+    target.local.provider.destroy(ref)
+
+
+def test_a_guest_that_closes_its_folders_can_be_stopped_and_started(local: Local) -> None:
+    connection, ref = local.create()
+    sh(connection, "echo kept > note; chmod 0 /tmp .")
+    local.provider.stop(ref)
+
+    assert sh(local.provider.connect(ref), "cat note; touch /tmp/x; ls /tmp") == "kept\nx"
 
 
 @pytest.mark.parametrize("how", ["kill -9 -1", "kill -9 1", "kill -STOP 1", "kill -STOP -1"])

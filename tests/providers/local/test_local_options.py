@@ -123,6 +123,7 @@ def run_filter(program: bytes, number: int, arch: int, *arguments: int) -> int:
 
 
 ALLOW, EPERM, ENOSYS, EAFNOSUPPORT, KILL = 0x7FFF0000, 0x50001, 0x50026, 0x50061, 0x80000000
+PRETEND = 0x50000
 X86, ARM, I386 = 0xC000003E, 0xC00000B7, 0x40000003
 
 
@@ -150,6 +151,16 @@ X86, ARM, I386 = 0xC000003E, 0xC00000B7, 0x40000003
         ("x86_64", X86, 41, (40,), EAFNOSUPPORT),  # socket: VSOCK
         ("x86_64", X86, 41, (38,), EAFNOSUPPORT),
         ("x86_64", X86, 41, (17,), EAFNOSUPPORT),
+        ("x86_64", X86, 160, (7,), ALLOW),  # setrlimit: open files
+        ("x86_64", X86, 160, (4,), PRETEND),  # setrlimit: core
+        ("x86_64", X86, 302, (0, 7, 1), ALLOW),  # prlimit64: open files
+        ("x86_64", X86, 302, (0, 4, 0), ALLOW),  # prlimit64: core, read
+        ("x86_64", X86, 302, (0, 4, 1), PRETEND),  # prlimit64: core, set
+        ("x86_64", X86, 302, (0, 4, 1 << 32), PRETEND),
+        ("x86_64", X86, 302, (0, 4 + (1 << 32), 1 << 32), PRETEND),
+        ("aarch64", ARM, 164, (4,), PRETEND),
+        ("aarch64", ARM, 261, (0, 4, 1), PRETEND),
+        ("aarch64", ARM, 261, (0, 3, 1), ALLOW),
         ("x86_64", X86, 0x40000000, (), KILL),  # x32
         ("x86_64", I386, 20, (), KILL),
         ("aarch64", ARM, 63, (), ALLOW),  # read
