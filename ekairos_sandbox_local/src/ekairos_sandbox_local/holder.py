@@ -242,7 +242,7 @@ class Holder:
                 _answer(connection, b"W")
             elif packet[:1] == b"K":
                 self.ended_for.append(connection)
-            elif packet[:1] == b"T" and number.isdigit():
+            elif packet[:1] == b"T" and number.isascii() and number.isdigit():
                 self.deadline = _now() + int(number) / 1000
                 _answer(connection, b"T")
             elif packet[:1] == b"R" and len(fds) in (2, 3):
