@@ -9,15 +9,18 @@ from ekairos_sandbox.exceptions import ProviderError, UnsupportedOperationError
 WITHOUT = "or run without isolation, if you trust what runs: local={'isolation': 'none'}"
 
 
-def explain(detail: str, *, proc_sys: Path = Path("/proc/sys")) -> ProviderError:
+def explain(
+    detail: str, program: str = "/usr/bin/bwrap", *, proc_sys: Path = Path("/proc/sys")
+) -> ProviderError:
     """Turn bubblewrap's own words into the error for the caller.
 
     Args:
         detail: What it wrote to standard error; the last line goes into the message.
+        program: Path of the bubblewrap that was used.
         proc_sys: Where kernel settings are read, only to word the message.
     """
     last = detail.splitlines()[-1].strip() if detail.strip() else "it said nothing"
-    cause, change = _cause(detail, proc_sys)
+    cause, change = _cause(detail, program, proc_sys)
     if cause is None:
         return ProviderError(f"bubblewrap could not start the sandbox: {last}", provider="local")
     return UnsupportedOperationError(
@@ -39,7 +42,12 @@ def missing() -> UnsupportedOperationError:
     )
 
 
-def _cause(detail: str, proc_sys: Path) -> tuple[str | None, str]:
+def apparmor_profile(program: str) -> str:
+    """Return a profile that lets one program make user namespaces and restricts nothing else."""
+    return f"abi <abi/4.0>, profile ekairos-bwrap {program} flags=(unconfined) {{ userns, }}"
+
+
+def _cause(detail: str, program: str, proc_sys: Path) -> tuple[str | None, str]:
     def setting(name: str) -> str:
         try:
             return (proc_sys / name).read_text().strip()
@@ -56,8 +64,9 @@ def _cause(detail: str, proc_sys: Path) -> tuple[str | None, str]:
         by = "AppArmor" if apparmor else "a security module such as AppArmor"
         return (
             f"{by} takes away the rights of unprivileged user namespaces",
-            "allow them: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or install an "
-            "AppArmor profile for bwrap",
+            "allow them to bubblewrap: write this line to /etc/apparmor.d/ekairos-bwrap and load "
+            f"it with apparmor_parser -r: {apparmor_profile(program)} or allow them to everybody: "
+            "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
         )
     if "No permissions to create" in detail or "Operation not permitted" in detail:
         if setting("kernel/unprivileged_userns_clone") == "0":

@@ -250,6 +250,7 @@ class LocalProvider(Provider[LocalOptions]):
         Args:
             options: They decide too; None means the defaults.
         """
+        self._local()
         from ekairos_sandbox_local.limits import limits
 
         return limits(options)

