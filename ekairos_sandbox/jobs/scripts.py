@@ -209,6 +209,24 @@ ek_through() {
   set -- ${ek_v##*) }
   [ "$1" = Z ] || [ "$1" = X ]
 }
+# Whether the FIFO $ek_f will not end soon: somebody in the background has it open for writing, and
+# what the command itself wrote has been taken out, so that the pump sleeps, as does the shell that
+# waits for it. On a busy machine a pump may not have begun after seconds, with all of it to come.
+ek_endless() {
+  [ $ek_waits -lt 30 ] || return 0
+  ek_held= ek_idle=0
+  for ek_g in /proc/[0-9]*/fd/*; do
+    [ "$ek_g" -ef "$ek_f" ] || continue
+    case $ek_g in
+    */fd/0) read -r ek_s <"${ek_g%/fd/0}/stat" && case ${ek_s##*) } in
+      S*) ek_idle=$((ek_idle + 1)) ;;
+      *) ek_idle=-9 ;;
+      esac ;;
+    *) ek_held=y ;;
+    esac
+  done
+  [ -n "$ek_held" ] && { [ $ek_idle -ge 2 ] || [ $ek_waits -ge 3 ]; }
+}
 # Whether the command's group has a member that is no zombie: process 1 may be slow to reap.
 ek_group() {
   kill -0 "-$ek_cmd" || return
@@ -320,22 +338,30 @@ fi
 [ $ek_rc -le 128 ] || { wait "$ek_cmd"; ek_n=$?; [ $ek_n = 127 ] || ek_rc=$ek_n; }
 # Let the pumps finish, but not for the sake of a child that was left in the background.
 # Mostly they are through sooner than a timer could be started.
-ek_full= ek_n=0
-for ek_p in $ek_pumps; do
+ek_full= ek_n=0 ek_waits=0
+set -- $ek_pumps
+while [ $# -gt 0 ]; do
+  ek_p=$1
+  [ $# = 2 ] && ek_f=$ek_job/o || ek_f=$ek_job/e
+  shift
   until ek_through "$ek_p" || [ $ek_n -ge 10 ]; do ek_n=$((ek_n + 1)); done
   if [ -z "$ek_drain" ] && ! ek_through "$ek_p"; then
     [ "$ek_fraction" = y ] && ek_v=0.2 || ek_v=1
     ek_alarm $ek_v USR2
     ek_drain=$!
   fi
-  ek_v=0
-  while [ -z "$ek_full" ]; do
+  ek_v=0 ek_left_it=
+  while :; do
+    if [ -n "$ek_full" ]; then
+      ! ek_endless || { ek_left_it=y; break; }
+      ek_full= ek_waits=$((ek_waits + 1))
+    fi
     wait "$ek_p"
     ek_v=$?
     kill -0 "$ek_p" || break
   done
   # A pump that was killed has dropped something.
-  case $ek_full$ek_v in y* | 0 | 127) ;; *) rm -f "$ek_job/whole" ;; esac
+  case $ek_left_it$ek_v in y* | 0 | 127) ;; *) rm -f "$ek_job/whole" ;; esac
 done
 read -r ek_up1 ek_v </proc/uptime
 printf 'EK1 %s %s %s %s .\n' "$ek_rc" "$ek_why" "$ek_up0" "$ek_up1" >&8
