@@ -64,6 +64,8 @@ class Holder:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
+        remaining = config["remaining_ms"]
+        self.deadline = None if remaining is None else _now() + remaining / 1000
         self.isolated = config["isolation"] == "bubblewrap"
         self.guest = 0
         self.guest_pidfd = -1
@@ -74,8 +76,6 @@ class Holder:
             from ekairos_sandbox_local.processes import end_descendants
 
             self.end_descendants = end_descendants
-        remaining = config["remaining_ms"]
-        self.deadline = None if remaining is None else _now() + remaining / 1000
 
     def start(self) -> None:
         """Bring the sandbox up to the point where it takes requests."""
