@@ -105,7 +105,8 @@ def finish(folder: Path) -> None:
 def sweep(folder: Path) -> None:
     """Remove what is half-made and what is no longer needed."""
     for path in (*folder.glob(".old-*"), *folder.glob("checkpoints/.new-*")):
-        remove_tree(path)
+        with contextlib.suppress(OSError):  # next time then; it goes with the sandbox at the latest
+            remove_tree(path)
 
 
 def _copied(source_of: Path, source: Path, meta: Meta, options: LocalOptions, door: int) -> Path:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ekairos_sandbox.exceptions import UnsupportedOperationError
 from ekairos_sandbox_local import cgroups, seccomp
@@ -23,8 +22,7 @@ _OPTIONS: dict[cgroups.Controller, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """What becomes of one limit on this machine.
 
     Attributes:

@@ -44,7 +44,8 @@ class LocalOptions(ProviderOptions):
             of their own) and see all that this user sees.
         extra_ro_paths: Absolute paths of this machine that the guest may read, at the same
             place. Broad ones, kernel interfaces and the folder of sandboxes are refused. A ``bin``
-            folder in one of them is put first in ``PATH``.
+            folder in one of them is put first in ``PATH``. Unix sockets in them can be connected
+            to, although they are read-only.
         max_processes: Processes and threads of the sandbox. With ``isolation="none"`` an ordinary
             user needs a control group for it, too.
         memory_mb: Memory and swap of the whole sandbox, MiB; None for no limit. Refused where the
