@@ -18,8 +18,11 @@ _PATH = "/usr/local/bin:/usr/bin:/bin"
 _NEEDED = ("--args", "--as-pid-1", "--disable-userns", "--size")
 _SHM_BYTES = 64 * 1024 * 1024
 
-_PID_1 = "echo ready; exec </dev/null >/dev/null 2>&1; while :; do sleep 2147483647 & wait; done"
-"""The guest's first process: it reaps orphans and never ends."""
+_PID_1 = (
+    "echo ready || exit; exec </dev/null >/dev/null 2>&1; while :; do sleep 2147483647 & wait; done"
+)
+"""The guest's first process: it reaps orphans and never ends, unless its holder died while
+bubblewrap had not yet asked the kernel to end it then: nobody reads what it says in that case."""
 
 _SHOWN_ETC = (
     "ld.so.cache",

@@ -160,7 +160,7 @@ class Holder:
                 for fd in given:
                     os.set_inheritable(fd, True)
                 _default_signals()
-                os.execve(config["bwrap"], command, {})  # noqa: S606
+                os.execve(config["bwrap"], command, config["mark"])  # noqa: S606
             finally:
                 os._exit(127)
         for fd in (*given, ready, errors):

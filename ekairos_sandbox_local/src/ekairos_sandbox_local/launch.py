@@ -43,10 +43,11 @@ def holder_config(
         "environment": environment,
         "cpus": _cpus(meta.vcpus),
         "limits": _limits(options, own_user=isolated or meta.uid is not None),
+        "mark": {processes.MARK: meta.external_id},
         "remaining_ms": None if run.deadline is None else max(run.deadline - now_ms, 0),
     }
     if not isolated:
-        environment[processes.MARK] = meta.external_id
+        environment.update(config["mark"])
         return config
     check_paths(state, options)
     program = bwrap.find(environ, state.root / ".bin" if state.is_root else None)

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 
 MARK = "EKAIROS_SANDBOX_MARK"
-"""Environment variable by which processes of a sandbox without isolation are recognised."""
+"""Environment variable by which processes are recognised that no namespace holds together: those
+of a sandbox without isolation, and bubblewrap before it has started the guest's first process."""
 
 
 def descendants(pid: int) -> list[int]:

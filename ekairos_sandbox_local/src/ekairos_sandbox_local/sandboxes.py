@@ -313,7 +313,7 @@ class Sandboxes:
 
     def _kill(self, meta: Meta) -> None:
         confirmed = client.end(self.state.folder(meta.name), meta.external_id, _END_S)
-        if not confirmed and (meta.uid is not None or not _is_isolated(meta)):
+        if not confirmed:  # not even a start that was cut short may leave anything
             processes.end_strays(meta.external_id, meta.uid, _STRAYS_S)
         self._remove_groups(meta)
 

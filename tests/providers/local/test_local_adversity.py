@@ -23,7 +23,7 @@ from ekairos_sandbox.exceptions import (
     SandboxNotRunningError,
 )
 from ekairos_sandbox.provider import SandboxRef
-from ekairos_sandbox_local import client, state
+from ekairos_sandbox_local import bwrap, client, processes, state
 
 
 def of_sandbox(folder: Path) -> list[int]:
@@ -100,6 +100,33 @@ def test_bubblewrap_ends_with_a_holder_that_dies_right_after_the_fork(
         other.kill()
 
     wait_until(lambda: host_processes("3434.5") == [])
+
+
+def test_the_first_process_ends_if_nobody_hears_that_it_is_ready() -> None:
+    read, written = os.pipe()
+    os.close(read)
+    with subprocess.Popen(
+        bwrap.first_process(),
+        stdout=written,
+        stderr=subprocess.DEVNULL,
+        restore_signals=False,  # as the first one in its namespace it would not die of SIGPIPE
+    ) as process:
+        os.close(written)
+
+        assert process.wait(20) == 1
+
+
+def test_what_a_start_that_was_cut_short_left_behind_goes_with_the_sandbox(local: Local) -> None:
+    connection, ref = local.create()
+    holder = local.holder_pid(ref)
+    os.kill(holder, signal.SIGKILL)
+    wait_until(lambda: lock_holders(local.state / ref.name / "lock") == [])
+    with subprocess.Popen(
+        ["sleep", "4545.5"], env={processes.MARK: connection.external_id}
+    ) as stray:
+        local.provider.destroy(ref)
+
+        assert stray.wait(20) == -signal.SIGKILL
 
 
 def test_signals_that_the_caller_blocks_or_ignores_mean_nothing_inside(local: Local) -> None:

@@ -84,7 +84,7 @@ def test_stating_limits_leaves_no_group_behind() -> None:
 def test_what_cannot_be_enforced_is_refused_before_anything_is_made(
     local: Local, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], name: str
 ) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    monkeypatch.setattr(limits, "_held_without_group", lambda given: given.isolation != "none")
     monkeypatch.setattr(Cgroups, "_mounts", lambda self: [])
 
     with pytest.raises(UnsupportedOperationError, match=f"{name} cannot be enforced") as caught:
