@@ -121,12 +121,14 @@ def test_what_a_start_that_was_cut_short_left_behind_goes_with_the_sandbox(local
     holder = local.holder_pid(ref)
     os.kill(holder, signal.SIGKILL)
     wait_until(lambda: lock_holders(local.state / ref.name / "lock") == [])
-    with subprocess.Popen(
-        ["sleep", "4545.5"], env={processes.MARK: connection.external_id}
-    ) as stray:
-        local.provider.destroy(ref)
-
-        assert stray.wait(20) == -signal.SIGKILL
+    owner = (local.state / ref.name / "home").stat().st_uid
+    mark = {processes.MARK: connection.external_id}
+    with subprocess.Popen(["sleep", "4545.5"], env=mark, user=owner) as stray:
+        try:
+            local.provider.destroy(ref)
+            assert stray.wait(20) == -signal.SIGKILL
+        finally:
+            stray.kill()
 
 
 def test_signals_that_the_caller_blocks_or_ignores_mean_nothing_inside(local: Local) -> None:
