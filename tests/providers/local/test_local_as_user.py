@@ -22,7 +22,7 @@ _TESTS = _HERE.parents[1]
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="these tests run as an ordinary user already")
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_everything_holds_for_an_ordinary_user(scratch: Path) -> None:
     python = readable_python(scratch)
     code = scratch / "code"
