@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -45,3 +47,24 @@ def make_local(scratch: Path) -> Iterator[Callable[..., Local]]:
 @pytest.fixture
 def local(make_local: Callable[..., Local]) -> Local:
     return make_local()
+
+
+@pytest.fixture
+def small_disk(scratch: Path, make_local: Callable[..., Local]) -> Iterator[Local]:
+    """A provider whose state folder is on a file system of 3 MiB; skips where that cannot be."""
+    mount = scratch / "small"
+    mount.mkdir()
+    options = ["-o", "size=3m,mode=0711"]
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", *options, "tmpfs", str(mount)], check=False
+        ).returncode
+    ):
+        pytest.skip("needs root and mounts")
+    try:
+        local = make_local(state=mount / "state")
+        yield local
+        local.destroy_all()
+    finally:
+        subprocess.run(["umount", str(mount)], check=False)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,7 @@ def lock_holders(path: Path) -> list[int]:
     return [int(fields[4]) for fields in lines if fields[-3].endswith(f":{inode}")]
 
 
+@pytest.mark.slow
 def test_bubblewrap_ends_with_a_holder_that_dies_right_after_the_fork(
     local: Local, make_local: Callable[..., Local], scratch: Path
 ) -> None:
@@ -154,26 +155,6 @@ def test_signals_that_the_caller_blocks_or_ignores_mean_nothing_inside(local: Lo
         "TERM ['143']",
         "CHLD ['lives', '0']",
     ]
-
-
-@pytest.fixture
-def small_disk(scratch: Path, make_local: Callable[..., Local]) -> Iterator[Local]:
-    mount = scratch / "small"
-    mount.mkdir()
-    options = ["-o", "size=3m,mode=0711"]
-    if (
-        os.geteuid() != 0
-        or subprocess.run(
-            ["mount", "-t", "tmpfs", *options, "tmpfs", str(mount)], check=False
-        ).returncode
-    ):
-        pytest.skip("needs root and mounts")
-    try:
-        local = make_local(state=mount / "state")
-        yield local
-        local.destroy_all()
-    finally:
-        subprocess.run(["umount", str(mount)], check=False)
 
 
 def test_a_guest_that_fills_the_disk_can_be_used_stopped_started_and_destroyed(
@@ -334,6 +315,7 @@ def test_the_holder_asks_for_nothing_but_the_standard_library() -> None:
     assert result.stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_a_destroyed_sandbox_is_gone_for_whoever_waited_for_its_door(local: Local) -> None:
     connection, ref = local.create()
     folders = local.provider._local().state
