@@ -389,8 +389,10 @@ def _reset_signals() -> None:
     """Undo what the caller's thread blocks and its program ignores; both are inherited."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
-        with contextlib.suppress(OSError):  # some belong to the C library
+        try:
             signal.signal(number, signal.SIG_DFL)
+        except OSError:  # it belongs to the C library
+            continue
 
 
 def _default_signals() -> None:
