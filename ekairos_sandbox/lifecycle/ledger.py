@@ -99,7 +99,8 @@ class Ledger:
                 provider=name,
                 hint=(
                     "set INSTANT_APP_ID and INSTANT_APP_ADMIN_TOKEN, or name a durable file "
-                    "with EKAIROS_SANDBOX_STORE=sqlite:////path/to/sandboxes.db"
+                    "with EKAIROS_SANDBOX_STORE=sqlite:////path/to/sandboxes.db; the provider "
+                    "'local' needs none"
                 ),
             )
         cls = self.registry.provider_class(name)

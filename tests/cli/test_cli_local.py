@@ -17,7 +17,7 @@ def test_the_first_steps(cli: CommandLine, tmp_path: Path) -> None:
     hello.write_text("hello\n")
     without = cli.process("create")
     assert without.code == 100
-    assert "--provider chooses another" in without.stderr
+    assert "the provider 'local' needs none" in without.stderr
     created = cli.process("create", "--provider", "local")
     assert (created.code, created.stderr) == (0, "")
     sandbox = created.line

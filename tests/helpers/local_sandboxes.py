@@ -57,7 +57,7 @@ class Local:
 
     def destroy_all(self) -> None:
         for folder in self.state.iterdir():
-            if (folder / "meta.json").exists():
+            if not folder.name.startswith(".") and (folder / "meta.json").exists():
                 self.provider.destroy(SandboxRef(folder.name))
 
 
