@@ -23,6 +23,7 @@ from ekairos_sandbox import RaisingService, SandboxError, SandboxRecord, Sandbox
 from ekairos_sandbox.clock import SystemClock
 from ekairos_sandbox.provider import Provider, ProviderContext, SandboxInfo, SandboxRef
 from ekairos_sandbox.repository.base import SandboxRepository
+from ekairos_sandbox.repository.instantdb import InstantClient, InstantSandboxRepository
 
 ROUND = 12
 """After so many operations a thread goes on to the next id; one that is stopped and lost stays so.
@@ -91,6 +92,11 @@ def _found(name: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
     found: Callable[..., Any] = getattr(import_module(module), attribute)
     return found
+
+
+def instant_repository(url: str, app_id: str, token: str) -> SandboxRepository:
+    """Return the record store of an app on the loopback InstantDB."""
+    return InstantSandboxRepository(InstantClient(app_id, token, base_url=url, environ={}))
 
 
 def race(
