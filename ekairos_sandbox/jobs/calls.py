@@ -229,8 +229,13 @@ class JobCalls:
         follow: bool = False,
         kill: Kill = "",
         want_argv: bool = False,
+        collecting: bool = False,
     ) -> JobAnswer:
-        """Wait for a job, up to ``window_s`` seconds, and return what it is doing."""
+        """Wait for a job, up to ``window_s`` seconds, and return what it is doing.
+
+        With ``collecting`` nothing is under way that could be lost: a sandbox that is stopped is
+        told as that, so that it can be started and asked again.
+        """
         return self._repeat(
             lambda: self.look_once(
                 command_id,
@@ -242,6 +247,7 @@ class JobCalls:
             ),
             command_id,
             window_s=window_s,
+            collecting=collecting,
         )
 
     def look_once(
@@ -322,12 +328,18 @@ class JobCalls:
         return replace(self.policy, budget_s=budget_s)
 
     def _repeat(
-        self, call: Callable[[], T], command_id: str | None = None, *, window_s: float = 0
+        self,
+        call: Callable[[], T],
+        command_id: str | None = None,
+        *,
+        window_s: float = 0,
+        collecting: bool = False,
     ) -> T:
         try:
             return retrying(self._patience(window_s), self.clock, when=may_repeat)(call)
         except SandboxError as error:
-            if command_id is None:
+            stopped = isinstance(error, SandboxNotRunningError)
+            if command_id is None or (stopped and collecting):
                 raise
             gone = isinstance(error, (SandboxGoneError, SandboxNotRunningError))
             why = "the sandbox no longer runs" if gone else "the sandbox cannot be reached"

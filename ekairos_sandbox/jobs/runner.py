@@ -180,7 +180,11 @@ class JobRunner:
             asked = self.clock.monotonic()
             window = WINDOW_S if deadline is None else min(WINDOW_S, max(0, deadline - asked))
             answer = self.calls.look(
-                command_id, part=HEAD_AND_TAIL, window_s=window, want_argv=argv is None
+                command_id,
+                part=HEAD_AND_TAIL,
+                window_s=window,
+                want_argv=argv is None,
+                collecting=True,
             )
             answer = _checked(answer) if seen else _known(answer)
             seen = True
@@ -201,7 +205,7 @@ class JobRunner:
         Raises:
             CommandNotFoundError: The sandbox knows no such command.
         """
-        answer = self.calls.look(check_command_id(command_id), part=NOTHING)
+        answer = self.calls.look(check_command_id(command_id), part=NOTHING, collecting=True)
         if answer.state in ("unknown", "purged"):
             _known(answer)
         if answer.state == "void" or (answer.state == "exited" and answer.why):
@@ -367,7 +371,11 @@ class JobRunner:
 
     def _look_at_output(self, command_id: str, part: Window, *, follow: bool) -> JobAnswer:
         window_s = WINDOW_S if follow else 0
-        return _known(self.calls.look(command_id, part=part, window_s=window_s, follow=follow))
+        return _known(
+            self.calls.look(
+                command_id, part=part, window_s=window_s, follow=follow, collecting=True
+            )
+        )
 
     def _give_up(self, command_id: str) -> JobAnswer:
         """End a command whose own supervisor should have done so long ago."""

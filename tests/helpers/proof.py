@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from helpers.memory_world import ManualClock
@@ -91,15 +91,14 @@ class Operation:
             a new process.
         act: Does it.
         runs: Whether it runs the command ``token``.
-        chosen: Whether the sandbox id was the caller's choice.
+        collects: Whether it collects the result of one that has run.
     """
 
     name: str
     before: Callable[[World, Steps], RaisingService | None]
     act: Callable[[World, RaisingService], object]
     runs: bool = False
-    chosen: bool = True
-    ends: frozenset[str] = field(default_factory=frozenset)
+    collects: bool = False
 
 
 def _nothing(world: World, steps: Steps) -> None:
@@ -123,6 +122,13 @@ def _made_here(world: World, steps: Steps) -> RaisingService:
 
 def _asleep(world: World, steps: Steps) -> None:
     _made(world, steps)
+    world.fake.sandbox(ID).running = False
+
+
+def _ran(world: World, steps: Steps) -> None:
+    """A command has ended, and the provider has stopped the sandbox since."""
+    _made(world, steps)
+    _run(world, world.process())
     world.fake.sandbox(ID).running = False
 
 
@@ -165,6 +171,12 @@ def _run(world: World, service: RaisingService) -> object:
     return result
 
 
+def _collect(world: World, service: RaisingService) -> object:
+    result = service.get_command(ID, "job-1").wait()
+    assert (result.exit_code, result.stdout, result.stderr) == (0, OUTPUT, b"err")
+    return result
+
+
 def _start(world: World, service: RaisingService) -> object:
     service.start_command(ID, "work", ["token", "60"], command_id="job-1")
     result = service.get_sandbox(ID).get_command("job-1").wait()
@@ -185,13 +197,14 @@ def _destroy(world: World, service: RaisingService) -> object:
 OPERATIONS = {
     operation.name: operation
     for operation in (
-        Operation("create", _nothing, lambda w, s: w.create(s, None), chosen=False),
+        Operation("create", _nothing, lambda w, s: w.create(s, None)),
         Operation("create with an id", _nothing, lambda w, s: w.create(s)),
         Operation("run warm", _made_here, _run, runs=True),
         Operation("run cold", _made, _run, runs=True),
         Operation("run on stopped", _asleep, _run, runs=True),
         Operation("run on lost", _lost, _run, runs=True),
         Operation("start and wait", _made, _start, runs=True),
+        Operation("collect from stopped", _ran, _collect, collects=True),
         Operation("write", _made, lambda w, s: s.write_files(ID, {"a": b"1", "b": b"2"})),
         Operation("write on lost", _lost, lambda w, s: s.write_files(ID, {"a": b"1"})),
         Operation("read", _kept, lambda w, s: s.read_file(ID, "a")),
@@ -245,7 +258,7 @@ def carry_out(name: str, plan: Plan) -> Outcome:
         world.process().reconcile(apply=True)
         _check_records(world, operation, error)
         _check_again(world)
-        if operation.runs:
+        if operation.runs or operation.collects:
             _check_repeated(world, operation, error)
     assert SECRET not in "\n".join(logged)
     return Outcome(error, len(world.steps.trace), list(world.steps.trace))
