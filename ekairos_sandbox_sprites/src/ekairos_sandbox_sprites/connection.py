@@ -50,12 +50,18 @@ esac
 """
 
 
-# Commands bear a mark in their environment; their supervisors see them end and do the rest.
+# Commands bear the mark of their job in their environment; their supervisors see them end and do
+# the rest.
 _END_COMMANDS = b"""\
+set --
+for go in "$HOME"/.local/state/ekairos-sandbox/jobs/*/go; do
+  [ -f "$go" ] && [ ! -L "$go" ] && read -r pid since boot mark rest <"$go" || continue
+  case $mark in '' | *[!0-9a-f]*) ;; *) set -- "$@" -e "EKAIROS_JOB_MARK=$mark" ;; esac
+done
 signal=TERM n=0 left=y
-while [ -n "$left" ] && [ $n -lt 50 ]; do
+while [ $# -gt 0 ] && [ -n "$left" ] && [ $n -lt 50 ]; do
   left=
-  for p in $(grep -l EKAIROS_JOB_MARK= /proc/[0-9]*/environ); do
+  for p in $(grep -l "$@" /proc/[0-9]*/environ); do
     p=${p#/proc/}
     kill "-$signal" "${p%/environ}" && left=y
   done
@@ -63,7 +69,7 @@ while [ -n "$left" ] && [ $n -lt 50 ]; do
   [ $n -lt 30 ] || signal=KILL
   [ -z "$left" ] || sleep 0.1
 done
-[ -n "$left" ] || echo ended
+[ $# -gt 0 ] && [ -n "$left" ] || echo ended
 """
 
 

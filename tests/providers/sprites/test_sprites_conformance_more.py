@@ -65,12 +65,13 @@ class TestSpritesThatLoseMuch(SpritesLab, CommandSuite, OutputSuite, ProcessSuit
     """A third of the commands lose their output; every sixth request or reply is lost.
 
     Without what rightly ends otherwise then: ``shell`` itself repeats nothing, a sandbox that is
-    deleted or restored after a lost answer leaves an unknown outcome, and an interrupted caller
-    tries once only to end its command.
+    deleted or restored after a lost answer leaves an unknown outcome, an interrupted caller tries
+    once only to end its command, and how many results were forgotten is lost with the answer.
     """
 
     test_an_interrupt_ends_the_command = None  # type: ignore[assignment]
     test_leaving_a_stream_early_ends_the_command = None  # type: ignore[assignment]
+    test_purging_forgets_results_of_ended_commands_only = None  # type: ignore[assignment]
 
     big_file_bytes = 20 * 1024 * 1024
     big_output_bytes = 8_000_000
