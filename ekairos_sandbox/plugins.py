@@ -241,6 +241,19 @@ def check_provider_class(cls: object, name: str) -> type[Provider[Any]]:
     model = getattr(cls, "options_model", None)
     if not (isinstance(model, type) and issubclass(model, ProviderOptions)):
         raise refuse("its options_model is no subclass of ProviderOptions")
+    unknown = [repr(each) for each in cls.capabilities if each not in set(Capability)]
+    if unknown:
+        known = ", ".join(sorted(Capability))
+        raise refuse(f"it declares {', '.join(sorted(unknown))}; capabilities are {known}")
+    connection = getattr(cls, "connection_class", None)
+    if connection is not None:
+        if not (isinstance(connection, type) and issubclass(connection, Connection)):
+            raise refuse("its connection_class is no subclass of Connection")
+        if missing := undeclared(connection, cls.capabilities)["missing"]:
+            raise refuse(
+                f"it declares capabilities without implementing {', '.join(missing)} "
+                f"in {connection.__name__}"
+            )
     return cls
 
 

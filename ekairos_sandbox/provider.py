@@ -388,6 +388,9 @@ class Provider(ABC, Generic[OptionsT]):
     api_version: ClassVar[int] = API_VERSION
     options_model: ClassVar[type[ProviderOptions]] = ProviderOptions
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    connection_class: ClassVar[type[Connection] | None] = None
+    """The class of its connections, if importing it at load is cheap enough: then a declared
+    capability that it lacks is refused at load, not by the conformance suite alone."""
     create_timeout_s: ClassVar[float] = 300.0
     """Seconds a creation may take before it counts as given up."""
 

@@ -36,6 +36,8 @@ class ConnectionSuite(Suite):
     ) -> None:
         found = undeclared(type(connection), lab.provider.capabilities)
         assert found == {"missing": [], "undeclared": []}
+        named = type(lab.provider).connection_class
+        assert named is None or isinstance(connection, named)
 
     def test_shell_returns_standard_output_and_not_standard_error(
         self, connection: Connection

@@ -359,12 +359,43 @@ def test_a_complete_class_passes_the_check() -> None:
 # Capabilities
 
 
-def test_declared_capabilities_are_compared_with_the_methods() -> None:
-    class Nothing(Connection):
-        def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
-            return b""
+class Bare(Connection):
+    def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
+        return b""
 
-    class Half(Nothing):
+
+@pytest.mark.parametrize(
+    ("capabilities", "connection", "reason"),
+    [
+        ({Capability.PREVIEW_URL}, Bare, "without implementing preview_url in Bare"),
+        (set(Capability), Bare, "without implementing create_checkpoint, list_checkpoints"),
+        ({"teleport"}, Bare, "it declares 'teleport'; capabilities are checkpoints, "),
+        (set(), dict, "connection_class is no subclass of Connection"),
+    ],
+)
+def test_declared_capabilities_that_are_not_implemented_are_refused_at_load(
+    capabilities: set[Any], connection: Any, reason: str
+) -> None:
+    cls = stub("mine")
+    cls.capabilities = frozenset(capabilities)
+    cls.connection_class = connection
+    with pytest.raises(ProviderLoadError, match=reason):
+        PluginRegistry().register_provider(cls)
+
+
+def test_capabilities_that_the_named_connections_have_are_taken() -> None:
+    class Full(Bare):
+        def preview_url(self, port: int) -> PreviewUrl:
+            return PreviewUrl(f"http://127.0.0.1:{port}")
+
+    cls = stub("mine")
+    cls.capabilities = frozenset({Capability.PREVIEW_URL})
+    cls.connection_class = Full
+    assert check_provider_class(cls, "mine") is cls
+
+
+def test_declared_capabilities_are_compared_with_the_methods() -> None:
+    class Half(Bare):
         def create_checkpoint(self, comment: str = "") -> Checkpoint:
             return Checkpoint("v1")
 
@@ -375,7 +406,7 @@ def test_declared_capabilities_are_compared_with_the_methods() -> None:
         "missing": ["list_checkpoints", "restore_checkpoint"],
         "undeclared": ["native"],
     }
-    assert undeclared(Nothing, []) == {"missing": [], "undeclared": []}
+    assert undeclared(Bare, []) == {"missing": [], "undeclared": []}
 
 
 # Observers
