@@ -35,7 +35,7 @@ demo: $(VENV)/.ready
 	@STORE='$(STORE)' $(BIN)/python docs/examples/demo.py
 
 test: $(VENV)/.ready
-	$(BIN)/pytest $(PARALLEL) -m "not live and not packaging and not oracle and not slow and not soak"
+	$(BIN)/pytest $(PARALLEL) -m "not live and not packaging and not docker and not oracle and not slow and not soak"
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -249,9 +249,9 @@ def check_provider_class(cls: object, name: str) -> type[Provider[Any]]:
     if connection is not None:
         if not (isinstance(connection, type) and issubclass(connection, Connection)):
             raise refuse("its connection_class is no subclass of Connection")
-        if missing := undeclared(connection, cls.capabilities)["missing"]:
+        if lacking := undeclared(connection, cls.capabilities)["missing"]:
             raise refuse(
-                f"it declares capabilities without implementing {', '.join(missing)} "
+                f"it declares capabilities without implementing {', '.join(lacking)} "
                 f"in {connection.__name__}"
             )
     return cls

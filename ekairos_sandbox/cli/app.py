@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ekairos_sandbox.cli import (
+    authors,
     checkpoints,
     commands,
     doctor,
@@ -84,5 +85,6 @@ for command in (
     *housekeeping.COMMANDS,
     *doctor.COMMANDS,
     *schema.COMMANDS,
+    *authors.COMMANDS,
 ):
     app.add_command(command)

@@ -10,7 +10,7 @@ from pathlib import Path
 from ekairos_sandbox.exceptions import ConfigurationError
 from ekairos_sandbox.plugins import PUBLISHED, PluginRegistry
 
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
 _FILES = {
     "pyproject.toml": "pyproject.toml",
@@ -45,7 +45,7 @@ def new_provider(name: str, folder: Path) -> Path:
     if not _NAME.fullmatch(name) or keyword.iskeyword(name):
         raise ConfigurationError(
             f"{name!r} cannot be the name of a provider",
-            hint="lowercase letters, digits and _, a letter first, and no word of Python",
+            hint="lowercase letters, digits and single _ between them; no word of Python",
         )
     if name in {*PUBLISHED, *PluginRegistry().names()}:
         raise ConfigurationError(f"there is a provider {name!r} already", hint="choose another")

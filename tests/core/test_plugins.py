@@ -23,7 +23,7 @@ from ekairos_sandbox.exceptions import (
 from ekairos_sandbox.hookspecs import CommandEvent, SandboxEvent
 from ekairos_sandbox.plugins import PluginRegistry, check_provider_class, undeclared
 from ekairos_sandbox.provider import Capability, Connection, Provider
-from ekairos_sandbox.results import Checkpoint, ReconcileReport
+from ekairos_sandbox.results import Checkpoint, PreviewUrl, ReconcileReport
 
 METHODS = ("account", "create", "connect", "inspect", "find", "list_owned", "stop", "destroy")
 COMPLETE = "\n".join(f"    def {name}(self, *args): raise NotImplementedError" for name in METHODS)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,9 @@ class Builds:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def run(self, *words: str | Path, cwd: Path = ROOT) -> str:
+    def run(
+        self, *words: str | Path, cwd: Path = ROOT, environ: Mapping[str, str] | None = None
+    ) -> str:
         """Run a command that must succeed and return its output."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("EKAIROS", "SANDBOX"))}
         done = subprocess.run(
@@ -35,7 +37,7 @@ class Builds:
             capture_output=True,
             text=True,
             check=False,
-            env={**kept, "SOURCE_DATE_EPOCH": "1700000000"},
+            env={**kept, "SOURCE_DATE_EPOCH": "1700000000", **(environ or {})},
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -87,3 +89,24 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> Builds:
     for folder in FOLDERS:
         builds.build(folder, builds.folder)
     return builds
+
+
+_DOCKER_SAID: pytest.StashKey[str] = pytest.StashKey()
+
+
+@pytest.fixture(scope="session")
+def docker_said(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Notes for the end of the run what became of the tests on a Docker engine."""
+
+    def note(text: str) -> None:
+        pytestconfig.stash[_DOCKER_SAID] = text
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say whether a Docker engine was used, where nobody can overlook it."""
+    said = terminalreporter.config.stash.get(_DOCKER_SAID, None)
+    if said is not None:
+        terminalreporter.section("tests on a Docker engine", "=", bold=True)
+        terminalreporter.line(said, bold=True)
