@@ -181,7 +181,7 @@ def test_a_restore_that_crashed_leaves_one_sandbox(
     def crash(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(provider.engine.api(), "remove_container", crash)
+    monkeypatch.setattr(provider.engine.api("test"), "remove_container", crash)
     with pytest.raises(KeyboardInterrupt):
         made.restore_checkpoint(checkpoint.id)
     monkeypatch.undo()

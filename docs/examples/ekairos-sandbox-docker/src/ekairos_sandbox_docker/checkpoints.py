@@ -31,7 +31,7 @@ def create(engine: Engine, container: Container, comment: str) -> Checkpoint:
         _CREATED_LABEL: str(made.created_at),
         _COMMENT_LABEL: comment,
     }
-    api = engine.api()
+    api = engine.api("create_checkpoint")
     with engine_errors("create_checkpoint", outcome="unknown"):
         # With a tag, so that `docker image prune` leaves it alone.
         api.commit(container.id, repository=REPOSITORY, tag=made.id, conf={"Labels": labels})
@@ -75,7 +75,7 @@ def restore(engine: Engine, container: Container, checkpoint_id: str) -> str:
         },
         "HostConfig": old["HostConfig"],
     }
-    api: Any = engine.api()  # the stubs leave this method untyped
+    api: Any = engine.api(operation)  # the stubs leave this method untyped
     with engine_errors(operation, outcome="unknown"):
         made = api.create_container_from_config(config, f"{info.name}.{generation}")
         api.remove_container(container.id, force=True, v=True)
@@ -93,7 +93,7 @@ def remove_later_generations(engine: Engine, container: Container) -> None:
 
 def remove_all(engine: Engine, tags: Tags) -> None:
     """Remove the checkpoints that an incarnation made, and those of earlier ones."""
-    api = engine.api()
+    api = engine.api("destroy")
     for checkpoint, incarnation in reversed(_stored(engine, f"{tags.owner}/{tags.sandbox_id}")):
         if incarnation <= tags.incarnation:
             with engine_errors("destroy", outcome="unknown"):
@@ -108,7 +108,7 @@ def _key(container: Container) -> str:
 
 def _stored(engine: Engine, key: str) -> list[tuple[Checkpoint, int]]:
     """Return checkpoints and the incarnations that made them, oldest first."""
-    api = engine.api()
+    api = engine.api("list_checkpoints")
     with engine_errors("list_checkpoints"):
         images = api.images(filters={"label": f"{_OF_LABEL}={key}"})
     found = []

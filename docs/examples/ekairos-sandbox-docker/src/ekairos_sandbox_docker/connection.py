@@ -46,16 +46,17 @@ class DockerConnection(Connection):
 
     def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
         """See ``Connection.shell``."""
+        deadline = self._provider.engine.deadline(timeout_s)
         for container_id in (self._container_id, None):
             if container_id is None:
                 # Restored to a checkpoint from elsewhere, or gone: this finds out.
-                self._container_id = self._provider.require(self._ref, "shell").id
+                self._container_id = self._provider.require(self._ref, "shell", deadline).id
             try:
                 return scripts.run(
                     self._provider.engine,
                     self._container_id,
                     script,
-                    timeout_s=timeout_s,
+                    deadline=deadline,
                     max_bytes=max_bytes,
                 )
             except SandboxGoneError:

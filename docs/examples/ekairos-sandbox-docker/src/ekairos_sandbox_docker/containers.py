@@ -15,7 +15,7 @@ from typing import Any
 
 from ekairos_sandbox.exceptions import ProviderError
 from ekairos_sandbox.provider import SandboxInfo, SandboxRunState, Tags
-from ekairos_sandbox_docker.engine import Engine, answered, engine_errors
+from ekairos_sandbox_docker.engine import Deadline, Engine, answered, engine_errors
 
 NAME_LABEL = "ekairos-docker-name"
 """The sandbox's name, which later generations cannot have as their own."""
@@ -67,13 +67,15 @@ def labels_of(name: str, tags: Tags, created_at: int) -> dict[str, str]:
     }
 
 
-def inspect(engine: Engine, name_or_id: str, *, operation: str) -> Json | None:
+def inspect(
+    engine: Engine, name_or_id: str, *, operation: str, deadline: Deadline | None = None
+) -> Json | None:
     """Return all that the engine says of a container, or None if it has none of exactly this name.
 
     Raises:
         ProviderError: The engine did not say so.
     """
-    api = engine.api()
+    api = engine.api(operation, deadline)
     try:
         with engine_errors(operation):
             found: Json = api.inspect_container(name_or_id)
@@ -85,24 +87,29 @@ def inspect(engine: Engine, name_or_id: str, *, operation: str) -> Json | None:
     return found if name_or_id in (found["Id"], found["Name"].removeprefix("/")) else None
 
 
-def find(engine: Engine, name: str, *, operation: str = "find") -> Container | None:
+def find(
+    engine: Engine, name: str, *, operation: str = "find", deadline: Deadline | None = None
+) -> Container | None:
     """Return the container that is the sandbox of a name."""
-    found = inspect(engine, name, operation=operation)
+    found = inspect(engine, name, operation=operation, deadline=deadline)
     if found is not None:
         container = of(found)
         if container.info.name == name:
             return container
-    for container in generations(engine, name, operation=operation):
+    for container in generations(engine, name, operation=operation, deadline=deadline):
         # One that is being removed may be listed and not be there.
-        found = inspect(engine, container.id, operation=operation)
+        found = inspect(engine, container.id, operation=operation, deadline=deadline)
         if found is not None:
             return of(found)
     return None
 
 
-def generations(engine: Engine, name: str, *, operation: str) -> list[Container]:
+def generations(
+    engine: Engine, name: str, *, operation: str, deadline: Deadline | None = None
+) -> list[Container]:
     """Return the containers that bear a sandbox's name in their label, oldest first."""
-    return sorted(_listed(engine, f"{NAME_LABEL}={name}", operation), key=lambda c: c.generation)
+    found = _listed(engine, f"{NAME_LABEL}={name}", operation, deadline)
+    return sorted(found, key=lambda container: container.generation)
 
 
 def owned(engine: Engine, owner: str) -> Iterator[SandboxInfo]:
@@ -121,8 +128,10 @@ def of(found: Json) -> Container:
     return _container(found["Id"], found["Name"], found["State"]["Status"], found["Config"])
 
 
-def _listed(engine: Engine, label: str, operation: str) -> list[Container]:
-    api = engine.api()
+def _listed(
+    engine: Engine, label: str, operation: str, deadline: Deadline | None = None
+) -> list[Container]:
+    api = engine.api(operation, deadline)
     with engine_errors(operation):
         found = api.containers(all=True, filters={"label": label})
     return [_container(each["Id"], each["Names"][0], each["State"], each) for each in found]
@@ -148,7 +157,7 @@ def _container(container_id: str, path: str, status: str, labelled: Json) -> Con
 
 def remove(engine: Engine, container_id: str) -> None:
     """Remove a container and its anonymous volumes; gone already is fine."""
-    api = engine.api()
+    api = engine.api("destroy")
     try:
         with engine_errors("destroy", outcome="unknown"):
             api.remove_container(container_id, force=True, v=True)

@@ -77,10 +77,15 @@ class Engine:
         """Return the moment that is so many seconds away."""
         return Deadline(self.clock, timeout_s)
 
-    def api(self, timeout_s: float = CALL_TIMEOUT_S) -> docker.APIClient:
-        """Return this thread's client; each of its calls waits at most ``timeout_s`` seconds."""
+    def api(self, operation: str, deadline: Deadline | None = None) -> docker.APIClient:
+        """Return this thread's client, whose next call ends by the deadline.
+
+        Raises:
+            ProviderTimeoutError: The deadline has passed.
+        """
+        timeout_s = deadline.left(operation) if deadline is not None else CALL_TIMEOUT_S
         if getattr(self._local, "pid", None) != os.getpid():
-            with engine_errors("connect"):
+            with engine_errors(operation):
                 self._local.api = docker.APIClient(**self._arguments(timeout_s))
             self._local.pid = os.getpid()
             self._clients.add(self._local.api)
@@ -96,7 +101,7 @@ class Engine:
 
     def identity(self) -> str:
         """Ask the engine for its id."""
-        api = self.api()
+        api = self.api("account")
         with engine_errors("account"):
             return str(api.info()["ID"])
 

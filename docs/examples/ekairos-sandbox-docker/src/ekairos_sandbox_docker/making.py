@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import docker.utils
@@ -31,16 +32,18 @@ def make(engine: Engine, spec: CreateSpec[DockerOptions], deadline: Deadline) ->
     try:
         start(engine, container_id, deadline)
     except ProviderError as error:
-        if error.status is not None:  # the engine's own answer: it does not start
-            containers.remove(engine, container_id)
-            error.outcome = "failed"
+        error.outcome = "unknown"  # the container is there
+        if error.status is not None:
+            with suppress(ProviderError):
+                containers.remove(engine, container_id)
+                error.outcome = "failed"
         raise
     return container_id
 
 
 def start(engine: Engine, container_id: str, deadline: Deadline, *, status: str = "") -> None:
     """Start a container; one that runs already is left as it is."""
-    api = engine.api(deadline.left("start"))
+    api = engine.api("start", deadline)
     with engine_errors("start", outcome="unknown"):
         if status == "paused":
             api.unpause(container_id)
@@ -51,7 +54,7 @@ def start(engine: Engine, container_id: str, deadline: Deadline, *, status: str 
 def _created(engine: Engine, spec: CreateSpec[DockerOptions], deadline: Deadline) -> str | None:
     """Create a container; None if the engine lacks the image, which may be pulled."""
     options = spec.options
-    api = engine.api(deadline.left("create"))
+    api = engine.api("create", deadline)
     host = api.create_host_config(
         network_mode=options.network,
         init=True,
@@ -88,7 +91,7 @@ def _created(engine: Engine, spec: CreateSpec[DockerOptions], deadline: Deadline
 
 def _pull(engine: Engine, image: str, deadline: Deadline) -> None:
     repository, tag = docker.utils.parse_repository_tag(image)
-    api = engine.api(deadline.left("create"))
+    api = engine.api("create", deadline)
     with engine_errors("create"):
         progress: Any = api.pull(repository, tag or "latest", stream=True, decode=True)
         for step in progress:

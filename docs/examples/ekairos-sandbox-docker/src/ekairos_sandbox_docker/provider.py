@@ -23,7 +23,7 @@ from ekairos_sandbox.provider import (
 from ekairos_sandbox_docker import checkpoints, containers, making
 from ekairos_sandbox_docker.connection import DockerConnection
 from ekairos_sandbox_docker.containers import Container
-from ekairos_sandbox_docker.engine import NAME, Engine, answered, engine_errors
+from ekairos_sandbox_docker.engine import NAME, Deadline, Engine, answered, engine_errors
 from ekairos_sandbox_docker.options import DockerOptions
 
 Ref = SandboxRef[DockerOptions]
@@ -79,7 +79,9 @@ class DockerProvider(Provider[DockerOptions]):
     def create(self, spec: CreateSpec[DockerOptions]) -> DockerConnection:
         """Make the container, or take the one of that name; the engine lets there be only one."""
         deadline = self.engine.deadline(spec.timeout_s)
-        while (found := containers.find(self.engine, spec.name, operation="create")) is None:
+        while (
+            found := containers.find(self.engine, spec.name, operation="create", deadline=deadline)
+        ) is None:
             try:
                 made = making.make(self.engine, spec, deadline)
             except ProviderError as error:
@@ -134,7 +136,7 @@ class DockerProvider(Provider[DockerOptions]):
         found = self._lookup(ref, "stop")
         if found is None:
             return
-        api = self.engine.api()
+        api = self.engine.api("stop")
         try:
             with engine_errors("stop", outcome="unknown"):
                 api.stop(found.id, timeout=_STOP_GRACE_S)
@@ -152,14 +154,14 @@ class DockerProvider(Provider[DockerOptions]):
         if tags is not None:
             checkpoints.remove_all(self.engine, tags)
 
-    def require(self, ref: Ref, operation: str) -> Container:
+    def require(self, ref: Ref, operation: str, deadline: Deadline | None = None) -> Container:
         """Return the container that a reference means.
 
         Raises:
             SandboxGoneError: The engine, the very one that had it, says that it is not there.
             ProviderError: Anything else.
         """
-        found = self._lookup(ref, operation)
+        found = self._lookup(ref, operation, deadline)
         if found is not None:
             return found
         if self._identity and self._identity != self.engine.identity():
@@ -175,11 +177,15 @@ class DockerProvider(Provider[DockerOptions]):
         """Let go of idle sockets."""
         self.engine.close()
 
-    def _lookup(self, ref: Ref, operation: str) -> Container | None:
+    def _lookup(
+        self, ref: Ref, operation: str, deadline: Deadline | None = None
+    ) -> Container | None:
         """Return the container that a reference means, by its id first: names can be given away."""
         if ref.external_id is not None:
-            answer = containers.inspect(self.engine, ref.external_id, operation=operation)
+            answer = containers.inspect(
+                self.engine, ref.external_id, operation=operation, deadline=deadline
+            )
             if answer is not None:
                 return containers.of(answer)
-        found = containers.find(self.engine, ref.name, operation=operation)
+        found = containers.find(self.engine, ref.name, operation=operation, deadline=deadline)
         return found if found is not None and same_sandbox(ref, found.info) else None

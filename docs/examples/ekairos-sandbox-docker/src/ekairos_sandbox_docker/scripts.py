@@ -25,11 +25,10 @@ _END = b"\nexit\n"
 
 
 def run(
-    engine: Engine, container: str, script: bytes, *, timeout_s: float, max_bytes: int
+    engine: Engine, container: str, script: bytes, *, deadline: Deadline, max_bytes: int
 ) -> bytes:
     """Run a script and return its standard output. See ``Connection.shell``."""
-    deadline = engine.deadline(timeout_s)
-    api = engine.api(deadline.left("shell"))
+    api = engine.api("shell", deadline)
     # The shell does nothing before it is sent something: until then, every failure is proven.
     try:
         with engine_errors("shell"):
