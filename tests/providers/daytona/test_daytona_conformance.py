@@ -15,8 +15,23 @@ from servers.instantdb.server import App, InstantServer
 from ekairos_sandbox.clock import SystemClock
 from ekairos_sandbox.repository.base import SandboxRepository
 from ekairos_sandbox.testing import ProviderConformance
+from ekairos_sandbox.testing.capabilities import CapabilitySuite
+from ekairos_sandbox.testing.connection import ConnectionSuite
+from ekairos_sandbox.testing.creation import CreationSuite
+from ekairos_sandbox.testing.lifecycle import LifecycleSuite
+from ekairos_sandbox.testing.trouble import TroubleSuite
 
 
+class TestDaytonaInShort(
+    DaytonaFixtures, CreationSuite, ConnectionSuite, LifecycleSuite, TroubleSuite, CapabilitySuite
+):
+    """What a provider does itself; commands and files are built on it once, in core."""
+
+    options: ClassVar = {"ephemeral": False, "auto_stop_interval_min": 0}
+    big_output_bytes = 1_000_000
+
+
+@pytest.mark.slow
 class TestDaytona(DaytonaFixtures, ProviderConformance):
     options: ClassVar = {"ephemeral": False, "auto_stop_interval_min": 0}
 
