@@ -10,7 +10,11 @@ from typing import Any, Literal, TypeVar
 from ekairos_sandbox.connections import ConnectionCache, Live
 from ekairos_sandbox.exceptions import (
     EpochMismatchError,
+    IdConflictError,
+    LifecycleError,
     OutcomeUnknownError,
+    ProviderError,
+    RepositoryError,
     SandboxError,
     SandboxGoneError,
     SandboxNotRunningError,
@@ -99,19 +103,29 @@ class Operations:
         before = live.incarnation if live else None
         if live is None:
             live, before = self._open(sandbox_id, may_recreate=may_recreate)
+        unsure = False
         for attempt in range(_ROUNDS):
             try:
                 return act(live), live.incarnation != before
             except (SandboxGoneError, SandboxNotRunningError, EpochMismatchError) as error:
                 error.sandbox_id = error.sandbox_id or sandbox_id
-                if attempt == _ROUNDS - 1:
-                    raise
-                if error.outcome == "failed":
+                last = attempt == _ROUNDS - 1
+                if error.outcome == "failed" and not unsure:
+                    if last:
+                        raise
                     live = self._reopen(live, error, may_recreate=may_recreate)
-                elif isinstance(error, SandboxNotRunningError):
+                elif isinstance(error, SandboxNotRunningError) and not last:
+                    unsure = True
                     live = self._restarted(live, error)
+                elif unsure:
+                    raise _untold(live) from error
                 else:
                     raise
+            except (ProviderError, LifecycleError, RepositoryError) as error:
+                # Of an earlier attempt it is not known.
+                if unsure and error.outcome == "failed" and not isinstance(error, IdConflictError):
+                    raise _untold(live) from error
+                raise
         raise AssertionError("unreachable")
 
     def reconnect(self, sandbox_id: str) -> Live:
@@ -203,20 +217,23 @@ class Operations:
         Raises:
             OutcomeUnknownError: It cannot be started, or its files are not what they were.
         """
-        unknown = OutcomeUnknownError(
-            "the sandbox ended while an answer of it was lost; what was under way may have "
-            "happened or not",
-            provider=live.provider.name,
-            sandbox_id=live.sandbox_id,
-        )
         try:
             fresh = self._reopen(live, error, may_recreate=False)
         except SandboxError as failed:
             # Stopped, gone or out of reach: whatever it is, it tells nothing of what had begun.
-            raise unknown from failed
+            raise _untold(live) from failed
         if (fresh.incarnation, fresh.epoch) != (live.incarnation, live.epoch):
-            raise unknown from error
+            raise _untold(live) from error
         return fresh
 
     def _stripe(self, sandbox_id: str) -> threading.RLock:
         return self._stripes[hash(sandbox_id) % _STRIPES]
+
+
+def _untold(live: Live) -> OutcomeUnknownError:
+    return OutcomeUnknownError(
+        "the sandbox ended while an answer of it was lost; what was under way may have happened "
+        "or not",
+        provider=live.provider.name,
+        sandbox_id=live.sandbox_id,
+    )

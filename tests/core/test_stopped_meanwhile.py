@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from helpers.memory_world import ManualClock
 
@@ -9,9 +11,10 @@ from ekairos_sandbox import (
     OutcomeUnknownError,
     ProviderTimeoutError,
     RaisingSandbox,
+    SandboxNotRunningError,
     SandboxService,
 )
-from ekairos_sandbox.provider import ProviderContext
+from ekairos_sandbox.provider import Connection, ProviderContext, SandboxRef
 from ekairos_sandbox.testing import FakeCommand, FakeProvider, FakeResult, MemorySandboxRepository
 
 
@@ -80,6 +83,32 @@ def test_what_may_have_begun_in_one_that_was_stopped_on_request_is_unknown(
         return FakeResult()
 
     fake.handle(stop)
+    with pytest.raises(OutcomeUnknownError):
+        stopping.run_command("pay")
+    assert len(fake.commands) == 1
+
+
+def test_what_may_have_begun_stays_unknown_when_it_is_stopped_once_more(
+    fake: FakeProvider, stopping: RaisingSandbox
+) -> None:
+    other = SandboxService(
+        stopping.service._operations.ledger.repository,
+        environ={},
+        clock=fake.context.clock,
+        providers=[fake],
+    ).raising
+    connect = fake.connect
+
+    def stopped_again(ref: SandboxRef[Any]) -> Connection:
+        connection = connect(ref)
+        fake.fail("shell", SandboxNotRunningError("it is stopped"))
+        fake.connect = connect  # type: ignore[method-assign]
+        other.stop_sandbox(stopping.sandbox_id)
+        other.reconnect_to_sandbox(stopping.sandbox_id)
+        other.stop_sandbox(stopping.sandbox_id)
+        return connection
+
+    fake.connect = stopped_again  # type: ignore[method-assign]
     with pytest.raises(OutcomeUnknownError):
         stopping.run_command("pay")
     assert len(fake.commands) == 1

@@ -273,13 +273,17 @@ class Routes:
         timeout = body.get("timeout")
         if timeout is not None and timeout < 100:
             raise bad("`timeout` should be >= 100.")
-        process = session.sandbox.machine.start(
-            body["command"],
-            body.get("args") or [],
-            cwd=body.get("cwd"),
-            env={**session.sandbox.env, **(body.get("env") or {})},
-            kill_after_s=None if timeout is None else timeout / 1000,
-        )
+        # Whoever stops the session waits for the lock, and then sees this process: what was saved
+        # of a machine is the last of it.
+        with self.world.lock:
+            _running(session)
+            process = session.sandbox.machine.start(
+                body["command"],
+                body.get("args") or [],
+                cwd=body.get("cwd"),
+                env={**session.sandbox.env, **(body.get("env") or {})},
+                kill_after_s=None if timeout is None else timeout / 1000,
+            )
         command = Command(
             id=new_id("cmd"),
             name=body["command"],
