@@ -224,7 +224,11 @@ class World:
         with self.lock:
             refuse_transition(sandbox.session)
             running = sandbox.session.status in ("running", "pending")
-            del project.sandboxes[sandbox.name]
+            project.sandboxes.pop(sandbox.name, None)
+            if running:
+                # Nobody saves what is on its way out.
+                sandbox.session.status = "stopping"
+                sandbox.session.ready_at = _NEVER
         if running:
             self._end(sandbox.session)
         if orphans:
