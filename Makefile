@@ -10,8 +10,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 DISTRIBUTIONS := $(wildcard ekairos_sandbox_*)
 PYPROJECTS := pyproject.toml $(DISTRIBUTIONS:%=%/pyproject.toml)
 
-# Two processes, because most tests wait half of their time for processes of their own.
-PARALLEL ?= -n 2 --dist loadgroup
+# Three for two cores, because most tests wait half of their time for processes of their own.
+PARALLEL ?= -n 3 --dist loadgroup
 
 .PHONY: help demo test check soak lint format types bench clean
 
