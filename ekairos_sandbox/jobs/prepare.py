@@ -10,14 +10,8 @@ from dataclasses import dataclass
 from ekairos_sandbox.clock import Clock
 from ekairos_sandbox.exceptions import CommandStartError, ConfigurationError, SandboxError
 from ekairos_sandbox.jobs import scripts
-from ekairos_sandbox.jobs.calls import (
-    INLINE_SCRIPT_BYTES,
-    Refused,
-    ask,
-    env_lines,
-    job_root,
-    may_repeat,
-)
+from ekairos_sandbox.jobs.asking import Refused, ask, may_repeat
+from ekairos_sandbox.jobs.call_scripts import INLINE_SCRIPT_BYTES, env_lines, job_root
 from ekairos_sandbox.jobs.spec import check_env
 from ekairos_sandbox.provider import Connection
 from ekairos_sandbox.retry import RetryPolicy, retrying

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from helpers.host_shell import MOST_SHELLS, Box, ShellName, alive, open_box, sh, until
 
-from ekairos_sandbox.jobs import calls
+from ekairos_sandbox.jobs import call_scripts
 
 # Notes what it is asked for, and the process that asks.
 FRAGMENT = """\
@@ -31,8 +31,8 @@ def shared(request: pytest.FixtureRequest) -> Iterator[Box]:
 
 @pytest.fixture
 def box(shared: Box, monkeypatch: pytest.MonkeyPatch) -> Box:
-    monkeypatch.setattr(calls, "AWAKE_FIRST_S", "0.1")
-    monkeypatch.setattr(calls, "AWAKE_AGAIN_S", "0.1")
+    monkeypatch.setattr(call_scripts, "AWAKE_FIRST_S", "0.1")
+    monkeypatch.setattr(call_scripts, "AWAKE_AGAIN_S", "0.1")
     for name in ("asked", "keeper", "go"):
         (shared.home / name).unlink(missing_ok=True)
     return shared
@@ -66,7 +66,7 @@ def test_it_is_asked_for_again_and_again_and_given_up_at_the_end(box: Box) -> No
 
 
 def test_a_short_command_never_asks(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "AWAKE_FIRST_S", "60")
+    monkeypatch.setattr(call_scripts, "AWAKE_FIRST_S", "60")
     for _ in range(5):
         assert box.run("true").exit_code == 0
     assert asked(box) == []
@@ -95,10 +95,10 @@ def test_it_holds_no_result_back(box: Box) -> None:
 
 def test_without_a_fragment_nothing_is_added(shared: Box) -> None:
     plain = sh("true")
-    with_it = shared.runner.calls._supervisor(plain, "0" * 16, "d")
+    with_it = shared.runner.calls.scripts._supervisor(plain, "0" * 16, "d")
     shared.shell.keep_awake = ""
     try:
-        without = shared.runner.calls._supervisor(plain, "0" * 16, "d")
+        without = shared.runner.calls.scripts._supervisor(plain, "0" * 16, "d")
     finally:
         shared.shell.keep_awake = FRAGMENT
     assert b"ek_keep" in with_it

@@ -290,7 +290,7 @@ def test_recent_commands_are_not_purged(box: Box) -> None:
 
 
 def test_a_start_tidies_up_when_there_is_much(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ekairos_sandbox.jobs.calls.MANY_JOBS", 1)
+    monkeypatch.setattr("ekairos_sandbox.jobs.call_scripts.MANY_JOBS", 1)
     (box.root / "purged/.last").unlink(missing_ok=True)
     old, new = counting(), counting()
     box.runner.run(old)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ekairos_sandbox.jobs.calls import job_root
+from ekairos_sandbox.jobs.call_scripts import job_root
 from ekairos_sandbox.provider import ProviderOptions, not_stored
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")

@@ -10,7 +10,7 @@ import pytest
 from helpers.sprites import Sprites
 from servers.sprites.server import SpritesServer
 
-from ekairos_sandbox.jobs import calls
+from ekairos_sandbox.jobs import call_scripts
 from ekairos_sandbox.provider import SandboxRef
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is no
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "AWAKE_FIRST_S", "0.2")
-    monkeypatch.setattr(calls, "AWAKE_AGAIN_S", "0.2")
+    monkeypatch.setattr(call_scripts, "AWAKE_FIRST_S", "0.2")
+    monkeypatch.setattr(call_scripts, "AWAKE_AGAIN_S", "0.2")
 
 
 def until(condition: Callable[[], object]) -> None:
