@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ekairos_sandbox.commands import RaisingCommand
     from ekairos_sandbox.exceptions import (
         CommandError,
         CommandFailedError,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from ekairos_sandbox.jobs.stream import CommandStream
     from ekairos_sandbox.models import Resources, SandboxConfig, SandboxRecord
     from ekairos_sandbox.plugins import PluginRegistry
-    from ekairos_sandbox.raising import RaisingCommand, RaisingSandbox, RaisingService
+    from ekairos_sandbox.raising import RaisingSandbox, RaisingService
     from ekairos_sandbox.repository.base import SandboxRepository
     from ekairos_sandbox.repository.instantdb.client import InstantClient
     from ekairos_sandbox.repository.instantdb.domain import (
@@ -147,6 +148,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "commands": "RaisingCommand",
     "exceptions": (
         "CommandError CommandFailedError CommandNotFoundError CommandStartError "
         "CommandStillRunningError ConfigurationError EpochMismatchError "
@@ -164,7 +166,7 @@ _HOMES = {
     "jobs.stream": "CommandStream",
     "models": "Resources SandboxConfig SandboxRecord",
     "plugins": "PluginRegistry",
-    "raising": "RaisingCommand RaisingSandbox RaisingService",
+    "raising": "RaisingSandbox RaisingService",
     "repository.base": "SandboxRepository",
     "repository.instantdb.client": "InstantClient",
     "repository.instantdb.domain": "push_rules push_schema sandbox_domain",

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import IO, Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
 from ekairos_sandbox.binding import bound
+from ekairos_sandbox.commands import Commands, RaisingCommand
 from ekairos_sandbox.connections import Live
 from ekairos_sandbox.exceptions import ConfigurationError
 from ekairos_sandbox.files import content, transfer
 from ekairos_sandbox.files.content import FileWrite
-from ekairos_sandbox.hookspecs import CommandEvent
-from ekairos_sandbox.jobs.runner import JobRunner
-from ekairos_sandbox.jobs.spec import JobSpec, SpooledInput, check_command_id, new_command_id
+from ekairos_sandbox.jobs.arguments import Input, job_spec
+from ekairos_sandbox.jobs.spec import check_command_id
 from ekairos_sandbox.jobs.stream import CommandStream
 from ekairos_sandbox.models import RecordQuery, SandboxConfig, SandboxRecord, check_sandbox_id
 from ekairos_sandbox.operations import OnGone, Operations
@@ -35,10 +34,7 @@ from ekairos_sandbox.results import (
     TransferStats,
 )
 
-Input: TypeAlias = bytes | str | PathLike[str] | IO[bytes] | Iterable[bytes]
-"""What a command's standard input may be given as: bytes, text, a local file, or pieces."""
-
-T = TypeVar("T")
+__all__ = ["Input", "Progress", "RaisingCommand", "RaisingSandbox", "RaisingService"]
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes moved so far and the total, or None if that is not known yet."""
@@ -52,6 +48,7 @@ class RaisingService:
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
+        self._commands = Commands(operations)
 
     # Sandboxes
 
@@ -318,14 +315,17 @@ class RaisingService:
                 is one.
             IdConflictError: The command id stands for another command.
         """
-        with _Spec(command, args, cwd, env, stdin, timeout_s, shell, command_id) as spec:
-            result, recreated = self._operations.on(
-                sandbox_id,
-                lambda live: self._runner(live).run(spec, on_output=on_output),
-                may_recreate=True,
-                on_gone=on_gone,
-            )
-        return self._finished(sandbox_id, replace(result, recreated=recreated))
+        with job_spec(
+            command,
+            args,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            timeout_s=timeout_s,
+            shell=shell,
+            command_id=command_id,
+        ) as spec:
+            return self._commands.run(sandbox_id, spec, on_output=on_output, on_gone=on_gone)
 
     def stream_command(
         self,
@@ -349,14 +349,17 @@ class RaisingService:
 
         Raises: as ``run_command``.
         """
-        with _Spec(command, args, cwd, env, stdin, timeout_s, shell, command_id) as spec:
-            stream, _ = self._operations.on(
-                sandbox_id,
-                lambda live: self._runner(live).stream(spec),
-                may_recreate=True,
-                on_gone=on_gone,
-            )
-        return stream
+        with job_spec(
+            command,
+            args,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            timeout_s=timeout_s,
+            shell=shell,
+            command_id=command_id,
+        ) as spec:
+            return self._commands.stream(sandbox_id, spec, on_gone=on_gone)
 
     def start_command(
         self,
@@ -382,22 +385,27 @@ class RaisingService:
         Raises: as ``run_command``; also ``UnsupportedOperationError`` where the service would end
             the command because no client waits for it.
         """
-        with _Spec(command, args, cwd, env, stdin, timeout_s, shell, command_id) as spec:
-
-            def act(live: Live) -> None:
-                live.connection.check_background(spec.timeout_s)
-                self._runner(live).start(spec, window_s=0)
-
-            self._operations.on(sandbox_id, act, may_recreate=True, on_gone=on_gone)
-        return RaisingCommand(self, check_sandbox_id(sandbox_id), spec.command_id)
+        with job_spec(
+            command,
+            args,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            timeout_s=timeout_s,
+            shell=shell,
+            command_id=command_id,
+        ) as spec:
+            return self._commands.start(sandbox_id, spec, on_gone=on_gone)
 
     def get_command(self, sandbox_id: str, command_id: str) -> RaisingCommand:
         """Return the handle of a command. No I/O: whether it exists shows at first use."""
-        return RaisingCommand(self, check_sandbox_id(sandbox_id), check_command_id(command_id))
+        return RaisingCommand(
+            self._commands, check_sandbox_id(sandbox_id), check_command_id(command_id)
+        )
 
     def list_commands(self, sandbox_id: str) -> dict[str, CommandState]:
         """Return the ids of the commands that the sandbox knows, each with its state."""
-        return self._operations.on(sandbox_id, lambda live: self._runner(live).list())[0]
+        return self._commands.on(sandbox_id, lambda runner: runner.list())
 
     def purge_commands(self, sandbox_id: str, *, older_than_s: float = 7 * 86400) -> int:
         """Remove the stored output of commands that ended long ago; running ones are left alone.
@@ -411,9 +419,7 @@ class RaisingService:
         Returns:
             How many were removed.
         """
-        return self._operations.on(
-            sandbox_id, lambda live: self._runner(live).purge(older_than_s=older_than_s)
-        )[0]
+        return self._commands.on(sandbox_id, lambda runner: runner.purge(older_than_s=older_than_s))
 
     # Files
 
@@ -488,7 +494,7 @@ class RaisingService:
                 live.home,
                 local,
                 remote,
-                run=self._run_inside(live),
+                run=self._commands.inside(live),
                 progress=progress,
             ),
             may_recreate=True,
@@ -525,7 +531,7 @@ class RaisingService:
                 live.home,
                 remote,
                 local,
-                run=self._run_inside(live),
+                run=self._commands.inside(live),
                 progress=progress,
             ),
         )[0]
@@ -577,104 +583,6 @@ class RaisingService:
     ) -> None:
         self.close()
 
-    def _runner(self, live: Live) -> JobRunner:
-        return JobRunner(
-            live.connection, home=live.home, epoch=live.epoch, clock=self._operations.ledger.clock
-        )
-
-    def _run_inside(self, live: Live) -> Callable[[Sequence[str]], CommandResult]:
-        def run(argv: Sequence[str]) -> CommandResult:
-            return self._runner(live).run(JobSpec(new_command_id(), tuple(argv)))
-
-        return run
-
-    def _finished(self, sandbox_id: str, result: CommandResult) -> CommandResult:
-        live = self._operations.cache.get(check_sandbox_id(sandbox_id))
-        event = CommandEvent(
-            sandbox_id=check_sandbox_id(sandbox_id),
-            provider=live.provider.name if live else "",
-            command_id=result.command_id,
-            exit_code=result.exit_code,
-            timed_out=result.timed_out,
-            stdout_size=result.stdout_size,
-            stderr_size=result.stderr_size,
-            duration_ms=result.duration_ms,
-        )
-        self._operations.ledger.registry.notify("ekairos_sandbox_command_finished", event=event)
-        return result
-
-
-class RaisingCommand:
-    """A command that was started, by this process or another.
-
-    Attributes:
-        sandbox_id: The durable id of its sandbox.
-        command_id: Its id in that sandbox.
-    """
-
-    def __init__(self, service: RaisingService, sandbox_id: str, command_id: str) -> None:
-        self._service = service
-        self.sandbox_id = sandbox_id
-        self.command_id = command_id
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.sandbox_id!r}, {self.command_id!r})"
-
-    def wait(self, timeout_s: float | None = None) -> CommandResult:
-        """Wait for the command's end and return its result. Safe to repeat.
-
-        Args:
-            timeout_s: Seconds to wait; None means as long as it takes. The command goes on.
-
-        Raises:
-            CommandStillRunningError: It has not ended in that time; also a ``TimeoutError``.
-            CommandNotFoundError: The sandbox knows no such command.
-            OutcomeUnknownError: Its result cannot be known any more.
-        """
-        result = self._on(lambda runner: runner.result(self.command_id, timeout_s=timeout_s))
-        return self._service._finished(self.sandbox_id, result)  # noqa: SLF001 - one module
-
-    def state(self) -> CommandState:
-        """Return what the command is doing.
-
-        Raises:
-            CommandNotFoundError: The sandbox knows no such command.
-        """
-        return self._on(lambda runner: runner.state(self.command_id))
-
-    def output(
-        self, stream: Literal["stdout", "stderr"] = "stdout", *, offset: int = 0
-    ) -> Iterator[bytes]:
-        """Yield everything the command has written to a stream so far, from ``offset`` on.
-
-        Raises:
-            CommandNotFoundError: The sandbox knows no such command.
-        """
-        return self._on(lambda runner: runner.output(self.command_id, stream, offset=offset))
-
-    def chunks(self, *, follow: bool = False) -> Iterator[OutputChunk]:
-        """Yield everything the command has written to both streams.
-
-        Args:
-            follow: Wait for more until the command has ended. Leaving off does not end it.
-
-        Raises:
-            CommandNotFoundError: The sandbox knows no such command.
-        """
-        return self._on(lambda runner: runner.chunks(self.command_id, follow=follow))
-
-    def kill(self) -> CommandResult:
-        """End the command and everything it started, and return its result. Safe to repeat."""
-        self._on(lambda runner: runner.kill(self.command_id))
-        return self.wait()
-
-    def _on(self, act: Callable[[JobRunner], T]) -> T:
-        service = self._service
-        return service._operations.on(  # noqa: SLF001 - one module
-            self.sandbox_id,
-            lambda live: act(service._runner(live)),  # noqa: SLF001
-        )[0]
-
 
 def _service_and_id(handle: RaisingSandbox) -> tuple[RaisingService, str]:
     return handle.service, handle.sandbox_id
@@ -715,57 +623,6 @@ class RaisingSandbox:
     reconnect = bound(RaisingService.reconnect_to_sandbox, _service_and_id)
     stop = bound(RaisingService.stop_sandbox, _service_and_id)
     destroy = bound(RaisingService.destroy_sandbox, _service_and_id)
-
-
-class _Spec:
-    """Builds a ``JobSpec`` from a verb's arguments and lets go of its input afterwards."""
-
-    def __init__(
-        self,
-        command: str | Sequence[str],
-        args: Sequence[str],
-        cwd: str | None,
-        env: Mapping[str, str] | None,
-        stdin: Input | None,
-        timeout_s: float | None,
-        shell: bool,
-        command_id: str | None,
-    ) -> None:
-        self._stdin = None if stdin is None else SpooledInput.from_any(stdin)
-        try:
-            self._spec = JobSpec(
-                command_id=new_command_id() if command_id is None else command_id,
-                argv=_argv(command, args, shell=shell),
-                cwd=cwd,
-                env=dict(env or {}),
-                stdin=self._stdin,
-                timeout_s=timeout_s,
-            )
-        except BaseException:
-            self.__exit__(None, None, None)
-            raise
-
-    def __enter__(self) -> JobSpec:
-        return self._spec
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._stdin is not None:
-            self._stdin.close()
-
-
-def _argv(command: str | Sequence[str], args: Sequence[str], *, shell: bool) -> tuple[str, ...]:
-    if isinstance(args, str):
-        raise TypeError("args is a sequence of words, not one string")
-    if shell:
-        if not isinstance(command, str) or args:
-            raise TypeError("with shell=True the command is one string, without args")
-        if not command.strip():
-            raise ValueError("the command is empty")
-        return ("/bin/sh", "-c", command)
-    words = (command, *args) if isinstance(command, str) else (*command, *args)
-    if not words or not words[0]:
-        raise ValueError("the command is empty")
-    return words
 
 
 def _query(**fields: Any) -> RecordQuery:
