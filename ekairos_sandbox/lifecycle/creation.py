@@ -7,17 +7,12 @@ process may join: it does the same idempotent steps and changes nothing when it 
 from __future__ import annotations
 
 import logging
-import threading
 import uuid
-import warnings
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from ekairos_sandbox.connections import Live
 from ekairos_sandbox.exceptions import (
-    FieldNotEnforcedWarning,
     IdConflictError,
-    LikelySecretWarning,
     RecordConflictError,
     RepositoryUnavailableError,
     SandboxError,
@@ -26,7 +21,16 @@ from ekairos_sandbox.exceptions import (
     SandboxStoppedError,
 )
 from ekairos_sandbox.jobs.prepare import prepare
+from ekairos_sandbox.lifecycle.cautions import Cautions
 from ekairos_sandbox.lifecycle.ending import Ending
+from ekairos_sandbox.lifecycle.failures import failed, never_finished, stopped_meanwhile
+from ekairos_sandbox.lifecycle.intent import (
+    deadline_of,
+    first_record,
+    next_incarnation,
+    spec_of,
+    state_of,
+)
 from ekairos_sandbox.lifecycle.ledger import (
     CONFLICT_ROUNDS,
     Ledger,
@@ -34,17 +38,14 @@ from ekairos_sandbox.lifecycle.ledger import (
     incarnation_of,
     new_epoch,
 )
-from ekairos_sandbox.models import STATE_KEY, SandboxConfig, SandboxRecord, SandboxState
-from ekairos_sandbox.plans import Plan, make_plan, plan_of_record, used_fields
+from ekairos_sandbox.models import SandboxConfig, SandboxRecord
+from ekairos_sandbox.plans import Plan, make_plan, plan_of_record
 from ekairos_sandbox.provider import (
     Connection,
     CreateSpec,
-    FieldSupport,
     Provider,
     SandboxInfo,
-    Tags,
 )
-from ekairos_sandbox.redaction import known_secrets, likely_secrets
 
 PREPARE_TIMEOUT_S = 60.0
 
@@ -60,8 +61,7 @@ class Creation:
     def __init__(self, ledger: Ledger, ending: Ending) -> None:
         self._ledger = ledger
         self._ending = ending
-        self._warned: set[tuple[str, str]] = set()
-        self._warned_lock = threading.Lock()
+        self._cautions = Cautions(ledger.context.environ)
 
     def create(self, config: SandboxConfig, sandbox_id: str | None) -> Live | SandboxRecord:
         """Create a sandbox.
@@ -75,9 +75,9 @@ class Creation:
         """
         plan = make_plan(config, self._ledger.registry, self._ledger.context.environ)
         provider = self._ledger.provider(plan.cls.name)
-        record = self._first_record(plan, provider, sandbox_id or str(uuid.uuid4()))
-        plan.cls.check_spec(self._spec(record, plan))
-        self._warn(plan)
+        record = first_record(self._ledger, plan, provider, sandbox_id or str(uuid.uuid4()))
+        plan.cls.check_spec(spec_of(self._ledger, record, plan))
+        self._cautions.warn(plan)
         try:
             record = self._ledger.repository.create(record)
         except IdConflictError:
@@ -106,11 +106,11 @@ class Creation:
         """Take part in the creation that a record says is under way."""
         plan = self._plan_of(record)
         provider = self._ledger.provider_of(record)
-        state = _state(record)
+        state = state_of(record)
         if state.deadline is not None and state.deadline > self._ledger.clock.now_ms():
             return self._bring_up(record, plan, provider, leader=False)
         # Whoever led it is gone: take it over, under the same name.
-        record = self._ledger.transition(record, {"deadline": self._deadline(plan)})
+        record = self._ledger.transition(record, {"deadline": deadline_of(self._ledger, plan)})
         return self._bring_up(record, plan, provider, leader=True)
 
     def recreate(self, record: SandboxRecord) -> Live:
@@ -122,9 +122,9 @@ class Creation:
         """
         plan = self._plan_of(record)
         provider = self._ledger.provider_of(record)
-        if _state(record).release is not None:
+        if state_of(record).release is not None:
             record = self._ending.release(record)
-        record = self._next_incarnation(record, plan, status="recreating")
+        record = next_incarnation(self._ledger, record, plan, status="recreating")
         return self._bring_up(record, plan, provider, leader=True)
 
     def prepare_again(self, record: SandboxRecord, connection: Connection) -> SandboxRecord:
@@ -141,32 +141,6 @@ class Creation:
 
     def _plan_of(self, record: SandboxRecord) -> Plan:
         return plan_of_record(record, self._ledger.registry, self._ledger.context.environ)
-
-    def _first_record(self, plan: Plan, provider: Provider[Any], sandbox_id: str) -> SandboxRecord:
-        now = self._ledger.clock.now_ms()
-        state = SandboxState(
-            name=plan.chosen_name or f"ekairos-{sandbox_id}",
-            owner=self._ledger.repository.owner,
-            account=provider.account(),
-            epoch=new_epoch(),
-            deadline=self._deadline(plan),
-            config=plan.stored,
-            withheld=plan.withheld,
-        )
-        config = plan.config
-        return SandboxRecord(
-            id=sandbox_id,
-            provider=plan.cls.name,
-            status="creating",
-            timeout=config.timeout_ms,
-            runtime=config.runtime,
-            vcpus=config.resources.vcpus,
-            ports=list(config.ports) or None,
-            purpose=config.purpose,
-            params={**config.params, STATE_KEY: state.model_dump(mode="json")},
-            created_at=now,
-            updated_at=now,
-        )
 
     def _again(
         self, record: SandboxRecord, plan: Plan, provider: Provider[Any]
@@ -188,32 +162,9 @@ class Creation:
         if record.status == "error":
             if state.release is not None:
                 record = self._ending.release(record)
-            record = self._next_incarnation(record, plan, status="creating")
+            record = next_incarnation(self._ledger, record, plan, status="creating")
             return self._bring_up(record, plan, provider, leader=True)
         return record
-
-    def _next_incarnation(self, record: SandboxRecord, plan: Plan, status: Any) -> SandboxRecord:
-        number = incarnation_of(record) + 1
-        base = plan.chosen_name or f"ekairos-{record.id}"
-        return self._ledger.transition(
-            record,
-            {
-                "incarnation": number,
-                "name": f"{base}-g{number}",
-                "epoch": new_epoch(),
-                "home": None,
-                "deadline": self._deadline(plan),
-                "expires_at": None,
-                "borrowed": False,
-                "stop": None,
-                "release": None,
-            },
-            data={},
-            status=status,
-            external_sandbox_id=None,
-            sandbox_url=None,
-            shutdown_at=None,
-        )
 
     def _bring_up(
         self, record: SandboxRecord, plan: Plan, provider: Provider[Any], *, leader: bool
@@ -227,7 +178,7 @@ class Creation:
         try:
             prepared = prepare(
                 connection,
-                epoch=_state(record).epoch,
+                epoch=state_of(record).epoch,
                 env=plan.env,
                 clock=self._ledger.clock,
                 timeout_s=PREPARE_TIMEOUT_S,
@@ -252,7 +203,7 @@ class Creation:
 
     def _make(self, record: SandboxRecord, plan: Plan, provider: Provider[Any]) -> Connection:
         """Have the provider create, and look by name when its answer was lost."""
-        spec = self._spec(record, plan)
+        spec = spec_of(self._ledger, record, plan)
         if spec.timeout_s <= 0:
             raise never_finished(record)
         try:
@@ -378,88 +329,6 @@ class Creation:
                 record.id,
                 exc_info=True,
             )
-
-    def _spec(self, record: SandboxRecord, plan: Plan) -> CreateSpec[Any]:
-        state = _state(record)
-        assert state.name is not None
-        assert state.deadline is not None
-        return CreateSpec(
-            name=state.name,
-            tags=Tags(state.owner, record.id, state.incarnation),
-            options=plan.options,
-            timeout_s=(state.deadline - self._ledger.clock.now_ms()) / 1000,
-            user_chosen_name=plan.chosen_name is not None,
-            runtime=plan.config.runtime,
-            timeout_ms=plan.config.timeout_ms,
-            vcpus=plan.config.resources.vcpus,
-            ports=plan.config.ports,
-            params={k: v for k, v in (record.params or {}).items() if k != STATE_KEY},
-        )
-
-    def _deadline(self, plan: Plan) -> int:
-        return self._ledger.clock.now_ms() + int(plan.cls.create_timeout_s * 1000)
-
-    def _warn(self, plan: Plan) -> None:
-        name = plan.cls.name
-        support: Mapping[Any, FieldSupport] = plan.cls.field_support(plan.options)
-        for config_field in used_fields(plan.config):
-            how = support.get(config_field, FieldSupport("recorded"))
-            with self._warned_lock:
-                if how.level != "recorded" or (name, config_field) in self._warned:
-                    continue
-                self._warned.add((name, config_field))
-            note = f": {how.note}" if how.note else ""
-            warnings.warn(
-                f"the provider {name!r} records {config_field} but does not enforce it{note}",
-                FieldNotEnforcedWarning,
-                stacklevel=6,
-            )
-        for where in likely_secrets(
-            plan.config.params, known_secrets(self._ledger.context.environ)
-        ):
-            warnings.warn(
-                f"{where} looks like a secret, and is stored in the record as it is; pass secrets "
-                "by env or env_from",
-                LikelySecretWarning,
-                stacklevel=6,
-            )
-
-
-def failed(record: SandboxRecord) -> SandboxFailedError:
-    """Build the error for a record that says that its creation failed."""
-    reason = (record.params or {}).get("error")
-    return SandboxFailedError(
-        f"the creation of the sandbox {record.id} failed: {reason or 'no reason was stored'}",
-        provider=record.provider,
-        sandbox_id=record.id,
-    )
-
-
-def stopped_meanwhile(record: SandboxRecord) -> SandboxStoppedError:
-    """Build the error for a creation that a stop overtook."""
-    return SandboxStoppedError(
-        f"the sandbox {record.id} was stopped while it was being created",
-        provider=record.provider,
-        operation="create",
-        sandbox_id=record.id,
-    )
-
-
-def never_finished(record: SandboxRecord) -> SandboxFailedError:
-    """Build the error for a creation whose deadline has passed."""
-    return SandboxFailedError(
-        f"the creation of the sandbox {record.id} was never finished",
-        provider=record.provider,
-        operation="create",
-        sandbox_id=record.id,
-        hint="reconcile() removes what is left of it; create a new one",
-    )
-
-
-def _state(record: SandboxRecord) -> SandboxState:
-    state = record.state
-    assert state is not None
-    return state
 
 
 def _left_behind(error: BaseException) -> LeftBehind:

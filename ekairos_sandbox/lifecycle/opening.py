@@ -15,8 +15,9 @@ from ekairos_sandbox.exceptions import (
     SandboxNotReadyError,
     SandboxStoppedError,
 )
-from ekairos_sandbox.lifecycle.creation import Creation, failed, never_finished
+from ekairos_sandbox.lifecycle.creation import Creation
 from ekairos_sandbox.lifecycle.ending import Ending
+from ekairos_sandbox.lifecycle.failures import failed, never_finished
 from ekairos_sandbox.lifecycle.ledger import Ledger, incarnation_of, new_epoch
 from ekairos_sandbox.models import SandboxRecord
 from ekairos_sandbox.provider import Connection, Provider
