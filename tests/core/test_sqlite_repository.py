@@ -32,7 +32,7 @@ from ekairos_sandbox.exceptions import (
     SchemaError,
 )
 from ekairos_sandbox.models import RecordQuery, SandboxRecord
-from ekairos_sandbox.repository import sqlite
+from ekairos_sandbox.repository import sqlite_file
 from ekairos_sandbox.repository.sqlite import SqliteSandboxRepository
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
@@ -503,7 +503,7 @@ def test_a_store_that_became_read_only_is_an_error_and_loses_nothing(open_tmp: P
 def test_a_store_that_is_locked_too_long_is_unavailable(
     repository: SqliteSandboxRepository, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 0.05)
     made = repository.create(new())
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
