@@ -9,102 +9,51 @@ first request.
 
 from __future__ import annotations
 
-import ipaddress
-import json as jsonlib
+import json
 import os
 import re
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from ekairos_sandbox.exceptions import ConfigurationError
 from ekairos_sandbox.forks import reset_in_child
+from ekairos_sandbox.http_address import check_base_url, is_loopback, origin
+from ekairos_sandbox.http_answer import (
+    MAX_ANSWER_BYTES,
+    HttpResponse,
+    HttpStream,
+    retry_after_s,
+    seconds_of,
+)
 from ekairos_sandbox.http_deadline import Deadline
 from ekairos_sandbox.http_errors import TransportError, classify
 
 if TYPE_CHECKING:
     import requests
 
+__all__ = [
+    "MAX_ANSWER_BYTES",
+    "TIMEOUT_S",
+    "Bearer",
+    "HttpClient",
+    "HttpResponse",
+    "HttpStream",
+    "check_base_url",
+    "is_loopback",
+    "json_bytes",
+    "retry_after_s",
+    "seconds_of",
+]
+
 TIMEOUT_S = (10.0, 45.0)
 """Seconds to connect, and seconds without a byte of the answer."""
 
 CHUNK_BYTES = 64 * 1024
 
-MAX_ANSWER_BYTES = 128 * 1024 * 1024
-"""How large an answer that is read as a whole may be."""
-
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-_NO_URL = re.compile(r"[\\\s\x00-\x1f\x7f]")
-
-
-def check_base_url(url: str, *, allow_http: bool, setting: str) -> str:
-    """Return a base URL without a slash at its end.
-
-    Args:
-        url: The URL.
-        allow_http: Whether plain ``http://`` to other hosts than loopback is allowed.
-        setting: What it was set with, for the error; its value is not shown.
-
-    Raises:
-        ConfigurationError: It is no URL that a token may be sent to.
-    """
-    parts = urlsplit(url.strip())
-    try:
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    # Libraries differ in where a host ends that is followed by a backslash.
-    if not good or parts.query or parts.fragment or _NO_URL.search(url.strip()):
-        raise ConfigurationError(
-            f"{setting} is not a base URL", hint="use a form like https://host or https://host/path"
-        )
-    if "@" in parts.netloc:
-        raise ConfigurationError(
-            f"{setting} must not hold a user name or password", hint="use the token's variable"
-        )
-    if parts.scheme == "http" and not allow_http and not is_loopback(url):
-        raise ConfigurationError(
-            f"{setting} would send the token over plain http",
-            hint="use https://, or allow_http=True if the network between is trusted",
-        )
-    return parts.geturl().rstrip("/")
-
-
-def is_loopback(url: str) -> bool:
-    """Tell whether a URL leads to this very machine, by its text alone."""
-    host = urlsplit(url.strip()).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def retry_after_s(headers: Mapping[str, str], *, now_ms: int) -> float | None:
-    """Return the seconds that a ``Retry-After`` header asks for; None without a usable one."""
-    text = headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
-    if not text:
-        return None
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now_ms / 1000)
-    except (ValueError, OverflowError):
-        return None
-
-
-def seconds_of(value: object) -> float | None:
-    """Return a JSON number as seconds to wait; None if it is none, or below zero."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        return None
-    return float(min(value, 10**9))
 
 
 def json_bytes(value: Any) -> bytes:
@@ -114,7 +63,7 @@ def json_bytes(value: Any) -> bytes:
         ConfigurationError: JSON has no form for it. Does not show it.
     """
     try:
-        text = jsonlib.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode()
     except (ValueError, RecursionError):
         problem = ConfigurationError(
@@ -152,79 +101,6 @@ class Bearer:
 
     def __reduce__(self) -> Any:
         raise TypeError("a token is not pickled")
-
-
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
-    """A whole answer.
-
-    Attributes:
-        status: The HTTP status.
-        headers: By lower-case name.
-        body: The body, decoded from its content encoding.
-    """
-
-    status: int
-    headers: Mapping[str, str] = field(repr=False)
-    body: bytes = field(repr=False)
-
-    def json(self) -> Any:
-        """Return the body as JSON.
-
-        Raises:
-            TransportError: It is not JSON; what was asked for may have been done all the same.
-        """
-        try:
-            return jsonlib.loads(self.body)
-        except (ValueError, RecursionError):
-            problem = TransportError("the answer is not JSON")
-        raise problem
-
-
-@dataclass(frozen=True, slots=True)
-class HttpStream:
-    """An answer whose body is still coming.
-
-    Attributes:
-        status: The HTTP status.
-        headers: By lower-case name.
-    """
-
-    status: int
-    headers: Mapping[str, str] = field(repr=False)
-    _pieces: Callable[[], Iterator[bytes]] = field(repr=False)
-    _deadline: Deadline = field(repr=False)
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Yield the body as it comes; raises ``TransportError`` when it is cut off."""
-        return self._pieces()
-
-    def read(self, max_bytes: int = MAX_ANSWER_BYTES) -> bytes:
-        """Return the rest of the body.
-
-        Raises:
-            TransportError: It was cut off, or is larger than ``max_bytes``.
-        """
-        pieces: list[bytes] = []
-        size = 0
-        for piece in self:
-            size += len(piece)
-            if size > max_bytes:
-                raise TransportError(f"the answer is larger than {max_bytes} bytes")
-            pieces.append(piece)
-        return b"".join(pieces)
-
-    def hurry(self, seconds: float) -> None:
-        """Wait no longer than this for the rest, whose end is then a ``TransportError``.
-
-        Only for a request with a deadline.
-        """
-        self._deadline.shorten(seconds)
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 class HttpClient:
@@ -411,7 +287,7 @@ class HttpClient:
             if not deadline.passed:
                 return
             # A body that ends with its connection looks complete when it is cut.
-            problem = TransportError(f"{_origin(url)} did not answer in time", "timeout")
+            problem = TransportError(f"{origin(url)} did not answer in time", "timeout")
         # The answer has begun, so the request was sent.
         problem.outcome = "unknown"
         raise problem
@@ -423,7 +299,7 @@ class HttpClient:
         kind, outcome = found
         if deadline.passed and outcome == "unknown":
             kind = "timeout"
-        where = _origin(url)
+        where = origin(url)
         text = {
             "connect": f"could not connect to {where}",
             "timeout": f"{where} did not answer in time",
