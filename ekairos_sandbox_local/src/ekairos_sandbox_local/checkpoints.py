@@ -26,7 +26,8 @@ from ekairos_sandbox.exceptions import ProviderError, ProviderTimeoutError
 from ekairos_sandbox.results import Checkpoint
 from ekairos_sandbox_local import client, copier
 from ekairos_sandbox_local.options import LocalOptions
-from ekairos_sandbox_local.state import Meta, make_guest_folders, remove_tree
+from ekairos_sandbox_local.state import Meta
+from ekairos_sandbox_local.trees import make_guest_folders, remove_tree
 
 _MIB = 1024 * 1024
 _MAX_ENTRIES = 2_000_000

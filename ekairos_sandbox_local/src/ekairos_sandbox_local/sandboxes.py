@@ -38,7 +38,8 @@ from ekairos_sandbox_local import (
     seccomp,
 )
 from ekairos_sandbox_local.options import LocalOptions
-from ekairos_sandbox_local.state import Meta, Run, State, open_up
+from ekairos_sandbox_local.state import Meta, Run, State
+from ekairos_sandbox_local.trees import open_up
 
 _START_S = 40.0
 _END_S = 40.0

@@ -23,7 +23,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import secrets
 import stat
@@ -43,6 +42,8 @@ from ekairos_sandbox.exceptions import (
 )
 from ekairos_sandbox.provider import Tags
 from ekairos_sandbox_local import users
+from ekairos_sandbox_local.documents import read_json, write_json
+from ekairos_sandbox_local.trees import make_guest_folders, remove_tree
 
 STATE_VARIABLE = "EKAIROS_SANDBOX_LOCAL_STATE"
 _ROOTS_STATE = "/var/lib/ekairos-sandbox"
@@ -166,7 +167,7 @@ class State:
         path = self.folder(name) / "meta.json"
         for _ in range(5):  # between two looks it may have been removed and made again
             try:
-                data = _read_json(path)
+                data = read_json(path)
                 break
             except FileNotFoundError:
                 if not path.parent.is_dir():
@@ -212,18 +213,18 @@ class State:
     def read_run(self, name: str) -> Run:
         """Return whether a sandbox should run."""
         with _reported(f"the state of {name} cannot be read"):
-            return Run(**_read_json(self.folder(name) / "run.json"))
+            return Run(**read_json(self.folder(name) / "run.json"))
 
     def write_run(self, name: str, run: Run) -> None:
         """Say whether a sandbox should run; call it behind its door."""
         with _reported(f"the state of {name} cannot be written"):
-            _write_json(self.folder(name) / "run.json", asdict(run))
+            write_json(self.folder(name) / "run.json", asdict(run))
 
     def read_groups(self, name: str) -> list[Path]:
         """Return the control groups that a sandbox may have."""
         with _reported(f"the state of {name} cannot be read"):
             try:
-                found = _read_json(self.folder(name) / "cgroups.json")
+                found = read_json(self.folder(name) / "cgroups.json")
             except FileNotFoundError:
                 return []
             return [Path(path) for path in found["paths"]]
@@ -232,7 +233,7 @@ class State:
         """Say which control groups a sandbox may have, before they are made; behind its door."""
         with _reported(f"the state of {name} cannot be written"):
             path = self.folder(name) / "cgroups.json"
-            _write_json(path, {"paths": [str(group) for group in groups]})
+            write_json(path, {"paths": [str(group) for group in groups]})
 
     @contextlib.contextmanager
     def door(self, name: str, timeout_s: float) -> Iterator[int | None]:
@@ -305,19 +306,11 @@ def _fill(folder: Path, meta: Meta, run: Run) -> None:
     make_guest_folders(folder, meta.uid)
     for name in ("lock", "door"):
         (folder / name).touch(mode=0o600)
-    _write_json(folder / "meta.json", asdict(meta))
-    _write_json(folder / "run.json", asdict(run))
+    write_json(folder / "meta.json", asdict(meta))
+    write_json(folder / "run.json", asdict(run))
     if meta.uid is not None:
         os.chown(folder, -1, meta.uid)
         folder.chmod(0o710)
-
-
-def make_guest_folders(folder: Path, uid: int | None) -> None:
-    """Make empty folders for a guest's files."""
-    for name in ("home", "tmp"):
-        (folder / name).mkdir(mode=0o700)
-        if uid is not None:
-            os.chown(folder / name, uid, uid)
 
 
 def try_lock(fd: int) -> bool:
@@ -329,105 +322,11 @@ def try_lock(fd: int) -> bool:
     return True
 
 
-def remove_tree(path: Path) -> None:
-    """Remove a folder of any depth, with any names and modes, without following a link.
-
-    Each folder found inside is moved to the top before it is emptied, so that depth needs neither
-    stack nor descriptors. Another process doing the same does no harm.
-    """
-    if not path.is_dir() or path.is_symlink():
-        path.unlink(missing_ok=True)
-        return
-    top = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        pending, prefix, moved, late = [path.name], f"{path.name}-", 0, 0
-        while pending:
-            name = pending.pop()
-            try:
-                fd = _open_folder(name, top)
-            except FileNotFoundError:
-                continue
-            try:
-                for entry in list(os.scandir(fd)):
-                    with contextlib.suppress(FileNotFoundError):
-                        if not entry.is_dir(follow_symlinks=False):
-                            os.unlink(entry.name, dir_fd=fd)
-                            continue
-                        moved += 1
-                        target = f"{prefix}{moved}"
-                        os.close(_open_folder(entry.name, fd))
-                        os.rename(entry.name, target, src_dir_fd=fd, dst_dir_fd=top)
-                        pending.append(target)
-            finally:
-                os.close(fd)
-            try:
-                os.rmdir(name, dir_fd=top)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                late += 1
-                if error.errno != errno.ENOTEMPTY or late > 100:
-                    raise
-                pending.append(name)  # a dying process was writing
-    finally:
-        os.close(top)
-
-
-def open_up(folder: Path) -> None:
-    """See that a guest's folders can be entered, whatever the guest has done to their modes."""
-    parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        for name in ("home", "tmp"):
-            os.close(_open_folder(name, parent))
-    finally:
-        os.close(parent)
-
-
-def _open_folder(name: str, parent: int) -> int:
-    """Open a folder, giving ourselves the right to do so first."""
-    handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
-    try:
-        Path(f"/proc/self/fd/{handle}").chmod(0o700)
-        return os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_DIRECTORY)
-    finally:
-        os.close(handle)
-
-
 def _is_same_file(fd: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), path.lstat())
     except FileNotFoundError:
         return False
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        data = json.loads(file.read())
-    return {**data}
-
-
-def _write_json(path: Path, data: dict[str, Any]) -> None:
-    fresh = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    text = json.dumps(data)
-    try:
-        with open(fresh, "x", opener=lambda p, flags: os.open(p, flags, 0o600)) as file:
-            file.write(text)
-        fresh.rename(path)
-    except OSError as error:
-        fresh.unlink(missing_ok=True)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.exists():
-            raise
-        _write_in_place(path, text)
-
-
-def _write_in_place(path: Path, text: str) -> None:
-    """Write into the space that a file has: a guest that fills the disk must not be in the way."""
-    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.pwrite(fd, text.encode().ljust(os.fstat(fd).st_size), 0)
-    finally:
-        os.close(fd)
 
 
 def _unavailable(what: str, error: Exception) -> ProviderUnavailableError:

@@ -27,7 +27,7 @@ from ekairos_sandbox.exceptions import (
     SandboxNotRunningError,
     UnsupportedOperationError,
 )
-from ekairos_sandbox_local import checkpoints, client, copier, state
+from ekairos_sandbox_local import checkpoints, client, copier, trees
 
 ISOLATIONS = pytest.mark.parametrize("isolation", ["bubblewrap", "none"])
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_removed_after_a_restore_does_not_make_it_fail(
     sh(connection, "echo old > note")
     made = connection.create_checkpoint()
     sh(connection, "echo new > note")
-    remove = state.remove_tree
+    remove = trees.remove_tree
 
     def stubborn(path: Path) -> None:
         if path.name.startswith(".old-"):
@@ -297,7 +297,7 @@ def test_a_death_at_any_step_of_a_restore_leaves_the_old_or_the_new_state_whole(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", counted(Path.rename))
-        patch.setattr(checkpoints, "remove_tree", counted(state.remove_tree))
+        patch.setattr(checkpoints, "remove_tree", counted(trees.remove_tree))
         patch.setattr(client, "end", counted(client.end))
         try:
             connection.restore_checkpoint(made.id)
