@@ -108,10 +108,10 @@ class Exchange:
         if response.cut:
             self._handler.close_connection = True
             body = body[: len(body) // 2]
-        if not response.trickle_s:
-            self._write(self._head(response.status, fields) + body)
-            return
         self._write(self._head(response.status, fields))
+        if not response.trickle_s:
+            self._write(body)
+            return
         pause = threading.Event()
         for byte in body:
             self._write(bytes([byte]))
