@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from helpers.memory_world import ManualClock
+from servers.http import Exchange, HttpServer, Response
 
 GIT_ENVIRON = {
     "GIT_CONFIG_GLOBAL": os.devnull,
@@ -150,26 +149,16 @@ def api(port: int, body: Any, *, statuses: tuple[int, ...] = ()) -> Iterator[lis
     paths: list[str] = []
     before = list(statuses)
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            paths.append(self.path)
-            data = json.dumps(body).encode()
-            self.send_response(before.pop(0) if before else 200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def answer(exchange: Exchange) -> Response:
+        paths.append(exchange.request.target)
+        return Response(before.pop(0) if before else 200, body)
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-            """Nothing is logged."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
+    server = HttpServer(("127.0.0.1", port), answer)
+    server.start()
     try:
         yield paths
     finally:
-        server.shutdown()
-        thread.join()
+        server.stop()
         server.server_close()
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from oracles import oracle_env
+from servers.http import Request
 from servers.instantdb.sandbox_schema import SANDBOX_SCHEMA
-from servers.instantdb.server import App, InstantServer, Recorded
+from servers.instantdb.server import App, InstantServer
 
 from ekairos_sandbox.repository.instantdb import (
     InstantClient,
@@ -22,7 +24,7 @@ pytestmark = [pytest.mark.oracle, pytest.mark.timeout(420)]
 VERSION = "1.0.67"
 A = "11111111-1111-4111-8111-111111111111"
 B = "22222222-2222-4222-8222-222222222222"
-Pair = tuple[list[Recorded], list[Recorded]]
+Pair = tuple[list[Request], list[Request]]
 """What our client sent, and what the official one did."""
 
 CLOSED = {"allow": {"$default": "false"}}
@@ -68,9 +70,7 @@ def platform_calls(server: InstantServer, app: App) -> None:
         client.rules()
 
 
-def recorded(
-    schema: Any, run: Callable[[InstantServer, App], object]
-) -> tuple[App, list[Recorded]]:
+def recorded(schema: Any, run: Callable[[InstantServer, App], object]) -> tuple[App, list[Request]]:
     with InstantServer() as server:
         app = server.create_app(schema)
         run(server, app)
@@ -108,17 +108,8 @@ def platform() -> Pair:
     return [_renamed(seen, app) for seen in mine], [_renamed(seen, other) for seen in theirs]
 
 
-def _renamed(seen: Recorded, app: App) -> Recorded:
-    return Recorded(
-        seen.method,
-        seen.path.replace(app.id, "<app>"),
-        seen.query,
-        seen.headers,
-        seen.body,
-        seen.client_port,
-        seen.status,
-        seen.fault,
-    )
+def _renamed(seen: Request, app: App) -> Request:
+    return dataclasses.replace(seen, path=seen.path.replace(app.id, "<app>"))
 
 
 def test_the_same_requests_are_made_in_the_same_order(data: Pair) -> None:
@@ -170,7 +161,7 @@ def test_the_official_clients_name_the_app_in_the_address_too(data: Pair) -> Non
     assert {tuple(seen.query) for seen in theirs} == {("app_id",)}
 
 
-def bodies(requests: list[Recorded], ending: str) -> list[Any]:
+def bodies(requests: list[Request], ending: str) -> list[Any]:
     return [json.loads(seen.body) for seen in requests if seen.path.endswith(ending) and seen.body]
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 from oracles import oracle_env
+from servers.http import Request
 from servers.instantdb.sandbox_schema import SANDBOX_SCHEMA
-from servers.instantdb.server import App, InstantServer, Recorded
+from servers.instantdb.server import App, InstantServer
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(420)]
 
@@ -31,7 +32,7 @@ class Run:
     out: dict[str, Any]
     app: App
     server: InstantServer
-    requests: list[Recorded]
+    requests: list[Request]
 
     def bodies(self, path: str) -> list[Any]:
         return [json.loads(seen.body) for seen in self.requests if seen.path == path and seen.body]

@@ -160,7 +160,7 @@ def test_the_service_s_list_of_commands_shows_no_script(
     assert len(shown) > 2
     assert secret not in json.dumps(shown)
     assert {(command["name"], command["args"][0]) for command in shown} == {("sh", "-c")}
-    urls = [f"{seen.request.path}{seen.request.query}" for seen in server.requests]
+    urls = [f"{seen.path}{seen.query}" for seen in server.requests]
     assert secret not in "".join(urls)
 
 

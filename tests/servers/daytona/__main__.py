@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import signal
 import sys
-from types import FrameType
 
+from servers import by_hand
 from servers.daytona.server import DaytonaServer
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(0)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,15 +15,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument("--shell", default="/bin/bash", help="what commands are piped to")
     options = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, _stop)
-    with DaytonaServer(options.port, shell=options.shell) as server:
-        print(json.dumps(server.environ()), flush=True)
-        try:
-            while sys.stdin.buffer.read(4096):
-                pass
-        except KeyboardInterrupt:
-            return 130
-    return 0
+    return by_hand.serve(
+        lambda: DaytonaServer(options.port, shell=options.shell), DaytonaServer.environ
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from servers.daytona.faults import ServerClock
+from servers.clock import ServerClock
 from servers.daytona.guest import Guest
 from servers.daytona.volumes import Mounts
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from servers.daytona.boxes import ApiError, Box, Boxes, Json, Organisation, Volume, iso
-from servers.daytona.wire import Request, Response
+from servers.http import Request, Response
 
 Endpoint = Callable[[Request, Organisation, "re.Match[str]"], Response]
 

@@ -1,53 +1,20 @@
-"""What shall go wrong, and time that can be moved."""
+"""What shall go wrong, and how."""
 
 from __future__ import annotations
 
 import re
-import threading
-import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from servers.daytona.wire import Dropped, Request, Response
+from servers.clock import ServerClock
+from servers.faults import FaultQueue
+from servers.http import Request, Response
 
 Kind = Literal["drop", "drop_after", "answer", "answer_after", "cut", "trickle", "hold"]
 
 
-class ServerClock:
-    """The machine's time, which tests may move forward."""
-
-    def __init__(self) -> None:
-        self._ahead = 0.0
-        self._stopped_at: float | None = None
-        self._moved = threading.Condition()
-        self._closed = False
-
-    def now(self) -> float:
-        """Epoch seconds."""
-        started = time.time() if self._stopped_at is None else self._stopped_at
-        return started + self._ahead
-
-    def stop(self) -> None:
-        """Let no time pass any more but by ``advance``."""
-        self._stopped_at = time.time()
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass at once."""
-        with self._moved:
-            self._ahead += seconds
-            self._moved.notify_all()
-
-    def wait_until(self, moment: float) -> None:
-        """Block until then, by this clock, or until it is closed."""
-        with self._moved:
-            while not self._closed and (left := moment - self.now()) > 0:
-                self._moved.wait(left)
-
-    def close(self) -> None:
-        """Release whoever waits."""
-        with self._moved:
-            self._closed = True
-            self._moved.notify_all()
+class Dropped(Exception):
+    """Close the connection without an answer."""
 
 
 @dataclass(slots=True)
@@ -59,30 +26,21 @@ class Fault:
             the effect. ``answer``: answer this instead, without effect. ``answer_after``: the same
             after the effect. ``cut``: half of the real answer. ``trickle``: the real answer byte
             by byte. ``hold``: wait by the server's clock, then handle it.
-        method: HTTP method, or ``*``.
-        path: Pattern that the whole path fits.
-        times: How often; a large number for always.
-        skip: How many requests pass before it begins.
         response: What is answered.
         seconds: How long to hold, or the pause between two bytes.
     """
 
     kind: Kind
-    method: str
-    path: re.Pattern[str]
-    times: int = 1
-    skip: int = 0
     response: Response = field(default_factory=Response)
     seconds: float = 0.0
 
 
 class Faults:
-    """The faults that are still to come. For several threads."""
+    """The faults that are still to come."""
 
     def __init__(self, clock: ServerClock) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
-        self._waiting: list[Fault] = []
+        self._queue: FaultQueue[Fault, Request] = FaultQueue()
 
     def add(
         self,
@@ -97,33 +55,34 @@ class Faults:
         headers: dict[str, str] | None = None,
         seconds: float = 0.0,
     ) -> None:
-        """Let the next fitting requests go wrong; see ``Fault``."""
-        response = Response(status, body, headers or {})
-        fault = Fault(kind, method, re.compile(path), times, skip, response, seconds)
-        with self._lock:
-            self._waiting.append(fault)
+        """Let the next fitting requests go wrong.
+
+        Args:
+            kind: See ``Fault``.
+            method: HTTP method, or ``*``.
+            path: Pattern that the whole path fits.
+            times: How many; a large number for all.
+            skip: How many to let through first.
+            status: Of what is answered.
+            body: JSON, or bytes.
+            headers: Further headers.
+            seconds: See ``Fault``.
+        """
+
+        def fits(request: Request) -> bool:
+            found = re.fullmatch(path, request.path)
+            return method in ("*", request.method) and found is not None
+
+        response = Response(status, body, headers=headers or {})
+        self._queue.add(Fault(kind, response, seconds), fits, times=times, skip=skip)
 
     def clear(self) -> None:
         """Let everything work again."""
-        with self._lock:
-            self._waiting.clear()
+        self._queue.clear()
 
     def pick(self, request: Request) -> Fault | None:
         """The fault for a request, used up by one."""
-        with self._lock:
-            for fault in self._waiting:
-                if fault.method not in ("*", request.method):
-                    continue
-                if not fault.path.fullmatch(request.path):
-                    continue
-                if fault.skip:
-                    fault.skip -= 1
-                    continue
-                fault.times -= 1
-                if not fault.times:
-                    self._waiting.remove(fault)
-                return fault
-        return None
+        return self._queue.pick(request)
 
     def before(self, fault: Fault) -> Response | None:
         """What happens before the effect: an answer in its place, or None to go on."""

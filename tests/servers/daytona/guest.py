@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
+
+from servers.processes import Processes
 
 MARK = "DAYTONA_LOOPBACK_SANDBOX"
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-
-
-def _first_uid() -> int:
-    """Begin of a range of user ids for this process: ending a guest ends all that has its id."""
-    if int(Path("/proc/self/uid_map").read_text().split()[2]) > 2**31:
-        return 2**30 + (os.getpid() % 2**20) * 1024
-    return 41_000 + (os.getpid() % 1000) * 10
-
-
-_uids = itertools.count(_first_uid())
 
 
 class ExecTimeoutError(Exception):
@@ -44,28 +34,18 @@ class Guest:
     def __init__(self, folder: Path, name: str, env: dict[str, str], shell: list[str]) -> None:
         self.home = folder / name
         self.home.mkdir(mode=0o700)
-        self._mark = f"{MARK}={name}".encode()
         self._shell = shell
-        self._uid = next(_uids) if os.getuid() == 0 else None
-        if self._uid is not None:
-            os.chown(self.home, self._uid, self._uid)
-        self._env = {**env, "PATH": PATH, "HOME": str(self.home), MARK: name, "LANG": "C.UTF-8"}
+        self._processes = Processes((MARK, name), user=True)
+        self._processes.own(self.home)
+        self._env = {**env, "PATH": PATH, "HOME": str(self.home), "LANG": "C.UTF-8"}
 
     def start(
         self, command: str, *, cwd: str | None, env: dict[str, str], stderr: int = subprocess.STDOUT
     ) -> subprocess.Popen[bytes]:
         """Start a shell that reads ``command`` from its standard input."""
-        return subprocess.Popen(
-            self._shell,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            cwd=cwd or self.home,
-            env={**self._env, **env},
-            start_new_session=True,
-            user=self._uid,
-            group=self._uid,
-            extra_groups=None if self._uid is None else [],
+        environment = {**self._env, **env}
+        return self._processes.start(
+            self._shell, cwd=cwd or self.home, env=environment, stderr=stderr
         )
 
     def finish(
@@ -86,19 +66,11 @@ class Guest:
 
     def own(self, path: Path) -> None:
         """Make the guest the owner of a file that was made from outside."""
-        if self._uid is not None:
-            os.chown(path, self._uid, self._uid)
+        self._processes.own(path)
 
     def end_all(self) -> None:
         """Kill every process of the guest, until none is left."""
-        deadline = time.monotonic() + 20
-        while found := [pid for pid in _pids() if self._is_ours(pid)]:
-            if time.monotonic() > deadline:
-                raise AssertionError(f"processes of {self.home.name} do not end: {found}")
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.002)
+        self._processes.end()
 
     def remove(self) -> None:
         """End everything and remove the home."""
@@ -113,18 +85,3 @@ class Guest:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
-
-    def _is_ours(self, pid: int) -> bool:
-        folder = Path(f"/proc/{pid}")
-        try:
-            if b") Z " in (folder / "stat").read_bytes():
-                return False
-            if self._uid is not None and folder.stat().st_uid == self._uid:
-                return True
-            return self._mark in (folder / "environ").read_bytes().split(b"\0")
-        except OSError:
-            return False
-
-
-def _pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import tempfile
-import threading
-import time
 import traceback
 import uuid
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from servers.clock import ServerClock
 from servers.daytona.boxes import ApiError, Box, Boxes, Organisation, iso
 from servers.daytona.control import ControlPlane
-from servers.daytona.faults import Faults, ServerClock
+from servers.daytona.faults import Dropped, Fault, Faults
 from servers.daytona.toolbox import Toolbox
-from servers.daytona.wire import HttpServer, Request, Response
+from servers.http import Exchange, Request, Response
+from servers.loopback import LoopbackService
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A request as it came in; ``status`` is 0 when the connection was closed."""
-
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: bytes
-    status: int
-
-
-class DaytonaServer:
+class DaytonaServer(LoopbackService):
     """A Daytona service on a free loopback port; use it as a context manager.
 
     Attributes:
@@ -47,10 +34,10 @@ class DaytonaServer:
         toolbox: What the daemons were told.
         latency_s: Pause before each answer.
         requests: Every request in the order of the answers.
-        internal_errors: Tracebacks of mistakes in this server; tests want it empty.
     """
 
     def __init__(self, port: int = 0, *, shell: str | list[str] = "/bin/bash") -> None:
+        super().__init__(port)
         self._folder = Path(tempfile.mkdtemp(prefix="daytona-loopback-"))
         self._folder.chmod(0o711)
         self.clock = ServerClock()
@@ -60,37 +47,19 @@ class DaytonaServer:
         self.control = ControlPlane(self.boxes)
         self.toolbox = Toolbox(self.boxes)
         self.latency_s = 0.0
-        self.requests: list[Recorded] = []
-        self.internal_errors: list[str] = []
         self._organisations: dict[str, Organisation] = {}
-        self._lock = threading.Lock()
-        self._http = HttpServer(("127.0.0.1", port), self._answer)
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         self.api_url = f"{self.url}/api"
         self.control.url = self.url
         self.organisation = self.add_organisation()
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    def __enter__(self) -> DaytonaServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        self._http.start()
 
     def close(self) -> None:
         """Stop, end every process and remove every home. Safe to call twice."""
+        self._closing.set()
         self.clock.close()
-        self._http.shutdown()
-        self._thread.join()
-        self._http.close_connections()
-        self._http.server_close()
+        self._http.stop()
         self.boxes.close()
+        self._http.server_close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def add_organisation(self) -> Organisation:
@@ -132,35 +101,27 @@ class DaytonaServer:
         with self._lock:
             return Counter(f"{seen.method} {_kind(seen.path)}" for seen in self.requests)
 
-    def seen(self, method: str, kind: str) -> list[Recorded]:
+    def seen(self, method: str, kind: str) -> list[Request]:
         """The requests of a kind, as ``counts`` names them."""
         with self._lock:
             return [r for r in self.requests if r.method == method and _kind(r.path) == kind]
 
-    def clear_requests(self) -> None:
-        """Forget what was seen so far."""
-        with self._lock:
-            self.requests.clear()
-
-    def _answer(self, request: Request) -> Response:
-        if self.latency_s:
-            time.sleep(self.latency_s)
+    def _answer(self, exchange: Exchange) -> Response | None:
+        request = exchange.request
+        self._closing.wait(self.latency_s)
         fault = self.faults.pick(request)
-        status = 0
-        try:
-            response = self.faults.before(fault) if fault is not None else None
-            if response is None:
-                response = self._handle(request)
-                if fault is not None:
-                    response = self.faults.after(fault, response)
-            status = response.status
-            return response
-        finally:
-            seen = Recorded(
-                request.method, request.path, request.query, request.headers, request.raw, status
-            )
-            with self._lock:
-                self.requests.append(seen)
+        response: Response | None = None
+        with contextlib.suppress(Dropped):
+            response = self._handle(request) if fault is None else self._strike(fault, request)
+        request.status = response.status if response is not None else 0
+        self._record(request)
+        if response is None:
+            exchange.drop()
+        return response
+
+    def _strike(self, fault: Fault, request: Request) -> Response:
+        instead = self.faults.before(fault)
+        return instead or self.faults.after(fault, self._handle(request))
 
     def _handle(self, request: Request) -> Response:
         try:
@@ -218,4 +179,4 @@ def _kind(path: str) -> str:
     return "/" + "/".join(parts)
 
 
-__all__ = ["Box", "DaytonaServer", "Organisation", "Recorded"]
+__all__ = ["Box", "DaytonaServer", "Organisation"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from servers.daytona.boxes import ApiError, Json
 from servers.daytona.guest import Guest
-from servers.daytona.wire import Request, Response
+from servers.http import Request, Response
 
 
 @dataclass(slots=True)

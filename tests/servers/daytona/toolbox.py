@@ -14,7 +14,7 @@ from urllib.parse import quote
 from servers.daytona.boxes import PENDING, ApiError, Box, Boxes, Json, iso
 from servers.daytona.guest import ExecTimeoutError, Guest
 from servers.daytona.sessions import Sessions
-from servers.daytona.wire import Request, Response
+from servers.http import Request, Response
 
 BOUNDARY = "DAYTONA-FILE-BOUNDARY"
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -114,7 +114,7 @@ class Toolbox:
         boundary = message.get_boundary()
         assert boundary is not None
         paths: dict[str, str] = {}
-        for part in request.raw.split(b"--" + boundary.encode())[1:-1]:
+        for part in request.body.split(b"--" + boundary.encode())[1:-1]:
             head, _, data = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
             found = re.search(rb'name="files\[(\d+)\]\.(path|file)"', head)
             assert found is not None
@@ -152,7 +152,7 @@ class Toolbox:
             )
             parts.append(head.encode() + data + b"\r\n")
         body = b"".join(parts) + f"--{BOUNDARY}--\r\n".encode()
-        return Response(200, body, {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"})
+        return Response(200, body, f"multipart/form-data; boundary={BOUNDARY}")
 
     def _delete(self, request: Request, guest: Guest) -> Response:
         target = self._path(guest, request.query["path"])

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from servers import by_hand
+from servers.http import Request
 from servers.instantdb.sandbox_schema import SANDBOX_SCHEMA
-from servers.instantdb.server import InstantServer, Recorded
+from servers.instantdb.server import InstantServer
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(0)
-
-
-def _log(seen: Recorded) -> None:
+def _log(seen: Request) -> None:
     """Print what a request is about, without its values."""
     body = json.loads(seen.body) if seen.body[:1] == b"{" else {}
     steps = (f"{step[0]} {step[1]}" for step in body.get("steps", ()))
@@ -42,19 +38,14 @@ def main(argv: list[str] | None = None) -> int:
         document = SANDBOX_SCHEMA
     elif options.schema is not None:
         document = json.loads(Path(options.schema).read_text(encoding="utf-8"))
-    signal.signal(signal.SIGTERM, _stop)
-    with InstantServer(options.port) as server:
-        app = server.create_app(document, title="demo")
-        hello = {"url": server.url, "app_id": app.id, "admin_token": app.admin_token}
+
+    def hello(server: InstantServer) -> dict[str, str]:
         if options.log:
             server.recording, server.on_request = False, _log
-        print(json.dumps(hello), flush=True)
-        try:
-            while sys.stdin.buffer.read(4096):
-                pass
-        except KeyboardInterrupt:
-            return 130
-    return 0
+        app = server.create_app(document, title="demo")
+        return {"url": server.url, "app_id": app.id, "admin_token": app.admin_token}
+
+    return by_hand.serve(lambda: InstantServer(options.port), hello)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,11 @@ from __future__ import annotations
 import enum
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from servers.faults import FaultQueue
+from servers.http import Request
 
 
 class Fault(enum.Enum):
@@ -80,20 +83,12 @@ class Injection:
     after: bool = False
 
 
-@dataclass(slots=True)
-class _Rule:
-    injection: Injection
-    times: int | None
-    skip: int
-    matches: Callable[[str, str, bytes], bool]
-
-
 class Faults:
     """The queue of faults of one server. The first rule that fits a request strikes it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._rules: list[_Rule] = []
+        self._queue: FaultQueue[Injection, Request] = FaultQueue()
         self._random: random.Random | None = None
         self._rates: dict[Fault, float] = {}
         self._random_path: str | None = None
@@ -173,15 +168,14 @@ class Faults:
         times: int | None,
         skip: int,
     ) -> None:
-        def matches(seen_method: str, seen_path: str, body: bytes) -> bool:
+        def fits(request: Request) -> bool:
             return (
-                (method is None or method == seen_method)
-                and _path_fits(path, seen_path)
-                and (contains is None or contains in body)
+                (method is None or method == request.method)
+                and _path_fits(path, request.path)
+                and (contains is None or contains in request.body)
             )
 
-        with self._lock:
-            self._rules.append(_Rule(injection, times, skip, matches))
+        self._queue.add(injection, fits, times=times, skip=skip)
 
     def random(
         self, seed: int, rates: Mapping[Fault, float], *, path: str | None = "/admin/*"
@@ -197,31 +191,17 @@ class Faults:
             self._random_path = path
 
     def clear(self) -> None:
+        self._queue.clear()
         with self._lock:
-            self._rules.clear()
             self._random = None
 
-    def pick(self, method: str, path: str, body: bytes) -> Injection | None:
+    def pick(self, request: Request) -> Injection | None:
         """The fault for this request, counted as used."""
         with self._lock:
-            injection = self._scripted(method, path, body) or self._by_chance(path)
+            injection = self._queue.pick(request) or self._by_chance(request.path)
             if injection is not None:
-                self.struck.append((injection.fault, path))
+                self.struck.append((injection.fault, request.path))
             return injection
-
-    def _scripted(self, method: str, path: str, body: bytes) -> Injection | None:
-        for rule in self._rules:
-            if not rule.matches(method, path, body):
-                continue
-            if rule.skip > 0:
-                rule.skip -= 1
-                continue
-            if rule.times is not None:
-                rule.times -= 1
-                if rule.times == 0:
-                    self._rules.remove(rule)
-            return rule.injection
-        return None
 
     def _by_chance(self, path: str) -> Injection | None:
         if self._random is None or not _path_fits(self._random_path, path):

@@ -6,12 +6,13 @@ import itertools
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
+from servers.http import Request, Response
 from servers.instantdb import rules, schema, storage, transact
 from servers.instantdb.apps import Apps, AppState
 from servers.instantdb.attrs import new_id
+from servers.instantdb.call import Call
 from servers.instantdb.errors import (
     ApiError,
     app_creation_disabled,
@@ -21,27 +22,17 @@ from servers.instantdb.errors import (
 )
 from servers.instantdb.faults import Overlaps
 from servers.instantdb.query import Query
-from servers.instantdb.request import Request
 from servers.instantdb.steps import Op
 
 Json = Any
 
 
-@dataclass(slots=True)
-class Response:
-    """What goes back: a status, bytes, a content type."""
-
-    status: int
-    body: bytes
-    content_type: str = "application/json; charset=utf-8"
-    headers: dict[str, str] = field(default_factory=dict)
-
-
 def as_json(body: Json, status: int = 200) -> Response:
-    return Response(status, json.dumps(body, ensure_ascii=False).encode("utf-8"))
+    text = json.dumps(body, ensure_ascii=False)
+    return Response(status, text.encode(), "application/json; charset=utf-8")
 
 
-Endpoint = Callable[[Request], Response]
+Endpoint = Callable[[Call], Response]
 
 
 class Routes:
@@ -84,35 +75,34 @@ class Routes:
             )
         ]
 
-    def find(self, request: Request) -> Endpoint | None:
+    def find(self, request: Request) -> tuple[Endpoint, Call] | None:
         for method, pattern, endpoint in self._table:
             match = pattern.fullmatch(request.path)
             if match and method == request.method:
-                request.args = match.groupdict()
-                return endpoint
+                return endpoint, Call(request, match.groupdict())
         return None
 
-    def _query(self, request: Request) -> Response:
-        root = request.required("query", lambda value: isinstance(value, dict))
-        state, caller = request.caller(self.apps)
+    def _query(self, call: Call) -> Response:
+        root = call.required("query", lambda value: isinstance(value, dict))
+        state, caller = call.caller(self.apps)
         query = Query(
             state.store,
             root,
             caller=caller,
             code=state.code,
-            inference=bool(request.optional("inference?")),
+            inference=bool(call.optional("inference?")),
             file_url=lambda row: self.base_url + storage.signed_path(state, row),
         )
         return as_json(query.run())
 
-    def _transact(self, request: Request) -> Response:
-        steps = request.required("steps", lambda value: isinstance(value, list | dict))
-        state, caller = request.caller(self.apps)
+    def _transact(self, call: Call) -> Response:
+        steps = call.required("steps", lambda value: isinstance(value, list | dict))
+        state, caller = call.caller(self.apps)
         self.apps.check_writable(state)
         transact.run(
             state.store,
             steps,
-            strict_attrs=request.optional("throw-on-missing-attrs?") not in (None, False),
+            strict_attrs=call.optional("throw-on-missing-attrs?") not in (None, False),
             caller=caller,
             code=state.code,
             overlap=self._meet,
@@ -122,13 +112,13 @@ class Routes:
     def _meet(self, ops: list[Op]) -> None:
         self.overlaps.meet(creates=any(op.mode == "create" for op in ops))
 
-    def _admin_schema(self, request: Request) -> Response:
-        state = request.admin(self.apps)
+    def _admin_schema(self, call: Call) -> Response:
+        state = call.admin(self.apps)
         return as_json({"schema": state.store.catalog.to_schema_json()})
 
-    def _refresh_tokens(self, request: Request) -> Response:
-        state = request.admin(self.apps)
-        email = request.required("email", lambda value: isinstance(value, str) and "@" in value)
+    def _refresh_tokens(self, call: Call) -> Response:
+        state = call.admin(self.apps)
+        email = call.required("email", lambda value: isinstance(value, str) and "@" in value)
         store = state.store
         with store.lock, store.tables.atomic():
             attr = store.catalog.find("$users", "email")
@@ -141,40 +131,42 @@ class Routes:
         user = {"id": eid, "email": email, "app_id": state.app.id, "refresh_token": token}
         return as_json({"user": user})
 
-    def _upload(self, request: Request) -> Response:
-        state, caller = request.caller(self.apps)
+    def _upload(self, call: Call) -> Response:
+        state, caller = call.caller(self.apps)
         self.apps.check_writable(state)
-        path = request.required_header("path")
+        path = call.required_header("path")
         storage.check_allowed(state, "create", caller)
-        given_type, disposition = map(request.header, ("content-type", "content-disposition"))
-        return as_json({"data": storage.upload(state, path, request.raw, given_type, disposition)})
+        given_type, disposition = map(call.header, ("content-type", "content-disposition"))
+        return as_json(
+            {"data": storage.upload(state, path, call.request.body, given_type, disposition)}
+        )
 
-    def _list_files(self, request: Request) -> Response:
-        return as_json({"data": request.admin(self.apps).rows("$files")})
+    def _list_files(self, call: Call) -> Response:
+        return as_json({"data": call.admin(self.apps).rows("$files")})
 
-    def _delete_file(self, request: Request) -> Response:
-        state = self._for_deletion(request)
-        ids = storage.delete(state, [request.query.get("filename", "")])
+    def _delete_file(self, call: Call) -> Response:
+        state = self._for_deletion(call)
+        ids = storage.delete(state, [call.request.query.get("filename", "")])
         return as_json({"data": {"id": ids[0] if ids else None}})
 
-    def _delete_files(self, request: Request) -> Response:
-        paths = request.required("filenames", lambda value: isinstance(value, list))
-        state = self._for_deletion(request)
+    def _delete_files(self, call: Call) -> Response:
+        paths = call.required("filenames", lambda value: isinstance(value, list))
+        state = self._for_deletion(call)
         return as_json({"data": {"ids": storage.delete(state, list(map(str, paths)))}})
 
-    def _for_deletion(self, request: Request) -> AppState:
-        state, caller = request.caller(self.apps)
+    def _for_deletion(self, call: Call) -> AppState:
+        state, caller = call.caller(self.apps)
         self.apps.check_writable(state)
         storage.check_allowed(state, "delete", caller)
         return state
 
-    def _download(self, request: Request) -> Response:
-        state = self.apps.get(request.args["app_id"])
+    def _download(self, call: Call) -> Response:
+        state = self.apps.get(call.args["app_id"])
         try:
             if state is None:
                 raise PermissionError
             data, kind, disposition = storage.download(
-                state, request.args["location"], request.query
+                state, call.args["location"], call.request.query
             )
         except (PermissionError, ValueError):
             return Response(403, b"<Error><Code>AccessDenied</Code></Error>", "application/xml")
@@ -182,70 +174,70 @@ class Routes:
             return Response(404, b"<Error><Code>NoSuchKey</Code></Error>", "application/xml")
         return Response(200, data, kind, {"content-disposition": disposition})
 
-    def _list_apps(self, request: Request) -> Response:
-        request.personal(self.apps)
+    def _list_apps(self, call: Call) -> Response:
+        call.personal(self.apps)
         return as_json({"apps": [state.to_json() for state in self.apps.all()]})
 
-    def _create_app(self, request: Request) -> Response:
-        request.personal(self.apps)
+    def _create_app(self, call: Call) -> Response:
+        call.personal(self.apps)
         self._check_creation()
-        return as_json({"app": self._new_app(request, "perms", ephemeral=False)[1]})
+        return as_json({"app": self._new_app(call, "perms", ephemeral=False)[1]})
 
-    def _get_app(self, request: Request) -> Response:
-        return as_json({"app": request.app_by_path(self.apps).to_json()})
+    def _get_app(self, call: Call) -> Response:
+        return as_json({"app": call.app_by_path(self.apps).to_json()})
 
-    def _delete_app(self, request: Request) -> Response:
-        state = request.app_by_path(self.apps)
+    def _delete_app(self, call: Call) -> Response:
+        state = call.app_by_path(self.apps)
         self.apps.remove(state.app.id)
         return as_json({"app": state.to_json()})
 
-    def _schema(self, request: Request) -> Response:
-        state = request.app_by_path(self.apps)
+    def _schema(self, call: Call) -> Response:
+        state = call.app_by_path(self.apps)
         return as_json({"schema": state.store.catalog.to_schema_json()})
 
-    def _plan(self, request: Request) -> Response:
-        state = request.app_by_path(self.apps)
+    def _plan(self, call: Call) -> Response:
+        state = call.app_by_path(self.apps)
         with state.store.lock:
             answer = schema.plan(
                 state.store.catalog,
-                request.optional("schema"),
-                types=bool(request.optional("check_types")),
-                background=bool(request.optional("supports_background_updates")),
+                call.optional("schema"),
+                types=bool(call.optional("check_types")),
+                background=bool(call.optional("supports_background_updates")),
             )
         return as_json(answer)
 
-    def _push(self, request: Request) -> Response:
-        state = request.app_by_path(self.apps)
+    def _push(self, call: Call) -> Response:
+        state = call.app_by_path(self.apps)
         self.apps.check_writable(state)
         answer = state.push(
-            request.optional("schema"),
-            types=bool(request.optional("check_types")),
-            background=bool(request.optional("supports_background_updates")),
+            call.optional("schema"),
+            types=bool(call.optional("check_types")),
+            background=bool(call.optional("supports_background_updates")),
             polls=self.job_polls,
         )
         return as_json(answer)
 
-    def _apply_steps(self, request: Request) -> Response:
-        state = request.app_by_path(self.apps)
+    def _apply_steps(self, call: Call) -> Response:
+        state = call.app_by_path(self.apps)
         self.apps.check_writable(state)
-        steps = request.required("steps", lambda value: isinstance(value, list))
+        steps = call.required("steps", lambda value: isinstance(value, list))
         jobs = schema.apply_steps(state.store, state.app.id, steps, self.job_polls)
         return as_json({"steps": steps, "indexing-jobs": state.remember(jobs), "transaction": []})
 
-    def _jobs(self, request: Request) -> Response:
-        state = request.app_by_path(self.apps)
-        jobs = state.jobs.get(request.args["group"], [])
+    def _jobs(self, call: Call) -> Response:
+        state = call.app_by_path(self.apps)
+        jobs = state.jobs.get(call.args["group"], [])
         for job in jobs:
             job.poll(state.store)
         return as_json({"jobs": [job.to_json() for job in jobs]})
 
-    def _perms(self, request: Request) -> Response:
-        return as_json({"perms": request.app_by_path(self.apps).code})
+    def _perms(self, call: Call) -> Response:
+        return as_json({"perms": call.app_by_path(self.apps).code})
 
-    def _push_perms(self, request: Request) -> Response:
-        state = request.app_by_path(self.apps)
+    def _push_perms(self, call: Call) -> Response:
+        state = call.app_by_path(self.apps)
         self.apps.check_writable(state)
-        code = request.required("code", lambda value: isinstance(value, dict))
+        code = call.required("code", lambda value: isinstance(value, dict))
         rules.check_document(code)
         state.code = code
         return as_json({"rules": {"app_id": state.app.id, "code": code}})
@@ -255,42 +247,42 @@ class Routes:
             raise app_creation_disabled()
 
     def _new_app(
-        self, request: Request, rules_key: str, *, ephemeral: bool
+        self, call: Call, rules_key: str, *, ephemeral: bool
     ) -> tuple[AppState, dict[str, Json]]:
-        title = request.required("title", lambda value: isinstance(value, str) and value != "")
-        code = request.optional(rules_key)
+        title = call.required("title", lambda value: isinstance(value, str) and value != "")
+        code = call.optional(rules_key)
         if ephemeral and isinstance(code, dict):
             code = code.get("code", code)
         if code is not None:
             rules.check_document(code)
         state = self.apps.create(
-            request.optional("schema"), title=title, code=code, ephemeral=ephemeral
+            call.optional("schema"), title=title, code=code, ephemeral=ephemeral
         )
         return state, state.to_json(token=True)
 
-    def _create_ephemeral(self, request: Request) -> Response:
+    def _create_ephemeral(self, call: Call) -> Response:
         self._check_creation()
         if not self.apps.ephemeral_enabled:
             raise permission_denied("ephemeral-app", "ephemeral-apps-enabled?")
-        state, body = self._new_app(request, "rules", ephemeral=True)
+        state, body = self._new_app(call, "rules", ephemeral=True)
         return as_json({"app": body, "expires_ms": state.expires_ms})
 
-    def _ephemeral(self, request: Request) -> AppState:
-        state = self.apps.get(request.args["app_id"].lower())
+    def _ephemeral(self, call: Call) -> AppState:
+        state = self.apps.get(call.args["app_id"].lower())
         if state is None or state.expires_ms is None:
-            raise record_not_found("app", [{"app-id": request.args["app_id"]}])
+            raise record_not_found("app", [{"app-id": call.args["app_id"]}])
         return state
 
-    def _get_ephemeral(self, request: Request) -> Response:
-        state = self._ephemeral(request)
+    def _get_ephemeral(self, call: Call) -> Response:
+        state = self._ephemeral(call)
         return as_json({"app": state.to_json(token=True), "expires_ms": state.expires_ms})
 
-    def _ephemeral_status(self, request: Request) -> Response:
-        state = self._ephemeral(request)
-        token = request.required("admin-token", lambda value: isinstance(value, str))
+    def _ephemeral_status(self, call: Call) -> Response:
+        state = self._ephemeral(call)
+        token = call.required("admin-token", lambda value: isinstance(value, str))
         if token != state.app.admin_token:
             raise record_not_found("app-admin-token", [{"token": token}])
-        status = request.required("status", lambda value: isinstance(value, str))
+        status = call.required("status", lambda value: isinstance(value, str))
         if status not in ("active", "read-only", "disabled"):
             raise param_malformed(["body", "status"], status)
         state.status = status

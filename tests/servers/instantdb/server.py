@@ -2,100 +2,53 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from types import TracebackType
+from email.utils import formatdate
 from typing import Any
 
+from servers.http import Exchange, Request, Response
 from servers.instantdb import errors
 from servers.instantdb.apps import App, Apps, AppState, Stage, Status
+from servers.instantdb.call import BadJsonError
 from servers.instantdb.faults import Fault, Faults, Gate, Injection, Overlaps
-from servers.instantdb.request import BadJsonError, Request
-from servers.instantdb.routes import Response, Routes, error_response, not_found
-from servers.instantdb.wire import HttpServer
+from servers.instantdb.routes import Routes, error_response, not_found
+from servers.loopback import LoopbackService
 
 Json = Any
 
 _HTML = b"<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>"
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """One request as it arrived, and what was answered.
-
-    ``status`` is 0 when the connection was closed without an answer.
-    """
-
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: bytes
-    client_port: int
-    status: int
-    fault: Fault | None
-
-
-class InstantServer:
+class InstantServer(LoopbackService):
     """An InstantDB admin server on a free loopback port; use it as a context manager.
 
     Attributes:
-        url: What a client takes as its API address.
         faults: What shall go wrong; see ``Faults``.
         requests: Every request in the order of the answers, unless ``recording`` is off.
         on_request: Called with every request before its answer is sent.
-        internal_errors: Tracebacks of mistakes in this server; tests want it empty.
         apps: The apps themselves, and switches of the whole service.
     """
 
     def __init__(self, port: int = 0) -> None:
+        super().__init__(port)
         self.apps = Apps()
         self.faults = Faults()
-        self.requests: list[Recorded] = []
-        self.recording = True
-        self.on_request: Callable[[Recorded], object] = lambda seen: None
-        self.internal_errors: list[str] = []
+        self.on_request: Callable[[Request], object] = lambda seen: None
         self._overlaps = Overlaps()
         self._routes = Routes(self.apps, self._overlaps)
-        self._lock = threading.Lock()
-        self._counts: Counter[str] = Counter()
-        self._closing = threading.Event()
-        self._http = HttpServer(("127.0.0.1", port), self._answer)
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         self._routes.base_url = self.url
-        self._thread = threading.Thread(target=self._accept, name="instantdb")
-        self._thread.start()
-
-    def __enter__(self) -> InstantServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        self._counts: Counter[str] = Counter()
+        self._http.start()
 
     def close(self) -> None:
         """Stop, release whatever still waits, and end all threads. Safe to call twice."""
         self._closing.set()
         self._overlaps.close()
         self.faults.close()
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self._http.server_port), timeout=1).close()
-        self._thread.join()
-        self._http.close_connections()
+        self._http.stop()
         self._http.server_close()
-
-    def _accept(self) -> None:
-        while not self._closing.is_set():
-            self._http.handle_request()
 
     def create_app(self, schema: Json = None, *, title: str = "app", rules: Json = None) -> App:
         """A new app, with its schema pushed when one is given (the document of a push)."""
@@ -139,14 +92,14 @@ class InstantServer:
         with self._lock:
             return Counter(self._counts)
 
-    def seen(self, path: str) -> list[Recorded]:
+    def seen(self, path: str) -> list[Request]:
         """The recorded requests to one path."""
         with self._lock:
             return [request for request in self.requests if request.path == path]
 
     def clear_requests(self) -> None:
+        super().clear_requests()
         with self._lock:
-            self.requests.clear()
             self._counts.clear()
 
     def _state(self, app_id: str) -> AppState:
@@ -155,45 +108,46 @@ class InstantServer:
             raise KeyError(app_id)
         return state
 
-    def _answer(self, request: Request) -> Response | Injection:
-        """The response to a request, or the fault that drops its connection."""
-        injection = self.faults.pick(request.method, request.path, request.raw)
-        if injection is not None and injection.fault is Fault.SLOW:
-            self._closing.wait(injection.seconds)
-        gate = injection.gate if injection is not None else None
-        after = injection is not None and injection.after
-        if gate is not None and not after:
-            gate.pass_through()
-        response: Response | None = None
-        if injection is None or injection.applied:
+    def _answer(self, exchange: Exchange) -> Response | None:
+        request = exchange.request
+        injection = self.faults.pick(request)
+        response: Response | None
+        if injection is None:
             response = self._handle(request)
-        if gate is not None and after:
-            gate.pass_through()
-        result = _damage(injection, response)
-        recorded = Recorded(
-            request.method,
-            request.path,
-            request.query,
-            request.headers,
-            request.raw,
-            request.client_port,
-            result.status if isinstance(result, Response) else 0,
-            injection.fault if injection is not None else None,
-        )
+        else:
+            request.fault = injection.fault
+            response = self._strike(injection, request)
+        request.status = response.status if response is not None else 0
         with self._lock:
             self._counts[f"{request.method} {request.path}"] += 1
-            if self.recording:
-                self.requests.append(recorded)
-        self.on_request(recorded)
-        return result
+        self._record(request)
+        self.on_request(request)
+        if response is None:
+            exchange.drop(reset=injection is not None and injection.reset)
+        return response
+
+    def _strike(self, injection: Injection, request: Request) -> Response | None:
+        """What the client gets to see under a fault; None where the connection is dropped."""
+        if injection.fault is Fault.SLOW:
+            self._closing.wait(injection.seconds)
+        if injection.gate is not None and not injection.after:
+            injection.gate.pass_through()
+        response = self._handle(request) if injection.applied else None
+        if injection.gate is not None and injection.after:
+            injection.gate.pass_through()
+        return _damage(injection, response)
+
+    def _headers(self) -> dict[str, str]:
+        return {"Date": formatdate(usegmt=True)}
 
     def _handle(self, request: Request) -> Response:
         try:
-            endpoint = self._routes.find(request)
-            if endpoint is None:
+            found = self._routes.find(request)
+            if found is None:
                 return not_found()
-            request.parse()
-            return endpoint(request)
+            endpoint, call = found
+            call.parse()
+            return endpoint(call)
         except BadJsonError:
             return Response(400, b"Malformed JSON in request body.", "text/plain")
         except errors.ApiError as error:
@@ -215,22 +169,20 @@ _FAILURES: dict[Fault, Callable[[Injection], errors.ApiError]] = {
 }
 
 
-def _damage(injection: Injection | None, response: Response | None) -> Response | Injection:
-    """What the client gets to see of a response under a fault."""
-    if injection is None or injection.fault in (Fault.SLOW, Fault.HOLD):
-        assert response is not None
-        return response
+def _damage(injection: Injection, response: Response | None) -> Response | None:
     fault = injection.fault
+    if fault in (Fault.SLOW, Fault.HOLD):
+        return response
     if fault in _FAILURES:
         return error_response(_FAILURES[fault](injection))
     if fault is Fault.BAD_GATEWAY or fault is Fault.UNAVAILABLE:
         return Response(502 if fault is Fault.BAD_GATEWAY else 503, _HTML, "text/html")
     if fault in (Fault.DROP_BEFORE, Fault.DROP_AFTER) or response is None:
-        return injection
+        return None
     if fault is Fault.GARBAGE:
         return Response(200, b'{"tx-id": 12,,', response.content_type)
-    response.headers["x-truncated"] = str(len(response.body) // 2)
+    response.cut = True
     return response
 
 
-__all__ = ["App", "Fault", "Gate", "InstantServer", "Recorded"]
+__all__ = ["App", "Fault", "Gate", "InstantServer"]

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from servers.http import Exchange, Response
 from servers.sprites.machine import Machine
 from servers.sprites.switches import Switches
-from servers.sprites.wire import Exchange, WebSocket
+from servers.websocket import WebSocket
 
 FRAME_BYTES = 32 * 1024
 HISTORY_BYTES = 64 * 1024
@@ -88,13 +89,13 @@ class Sessions:
 
         Returns what sends the end of the answer: after it, nothing is attached any more.
         """
-        if len(exchange.body) > POST_BYTES:
-            exchange.json(413, {"error": "request body too large"})
+        if len(exchange.request.body) > POST_BYTES:
+            exchange.send(Response(413, {"error": "request body too large"}))
             return None
         session = self._start(exchange, machine)
         if session is None:
             return None
-        given = exchange.body if exchange.query.get("stdin") == "true" else b""
+        given = exchange.request.body if exchange.request.query.get("stdin") == "true" else b""
         threading.Thread(target=_feed, args=(session.process, given), daemon=True).start()
         sink = _PostSink(exchange, self.switches, self._random)
         exchange.begin_chunks("application/octet-stream")
@@ -106,7 +107,7 @@ class Sessions:
         session = self._start(exchange, machine)
         if session is None:
             return
-        socket = exchange.upgrade({"X-Sprite-Capabilities": "signal"})
+        socket = WebSocket(exchange, {"X-Sprite-Capabilities": "signal"})
         socket.send(
             json.dumps(
                 {
@@ -121,21 +122,20 @@ class Sessions:
                 }
             )
         )
-        if exchange.query.get("stdin") != "true" and session.process.stdin:
+        if exchange.request.query.get("stdin") != "true" and session.process.stdin:
             session.process.stdin.close()
         sink = _SocketSink(socket, session, self.switches)
         self._run(session, sink, exchange)
         sink.linger()
 
-    def kill(self, exchange: Exchange, machine: Machine, session_id: str) -> None:
+    def kill(self, exchange: Exchange, machine: Machine, session_id: str) -> Response | None:
         """Signal a command's process group and tell how it ended."""
         session = self.find(machine, session_id)
         if session is None:
             ended = self.has_ended(session_id)
             text = "session already exited" if ended else "session not found"
-            exchange.json(410 if ended else 404, {"error": text})
-            return
-        name = exchange.query.get("signal", "SIGTERM")
+            return Response(410 if ended else 404, {"error": text})
+        name = exchange.request.query.get("signal", "SIGTERM")
         number = signal.Signals[name if name.startswith("SIG") else f"SIG{name}"]
         with contextlib.suppress(ProcessLookupError):
             os.killpg(session.process.pid, number)
@@ -148,26 +148,27 @@ class Sessions:
         ):
             exchange.chunk(json.dumps(event).encode() + b"\n")
         exchange.end_chunks()
+        return None
 
     def _start(self, exchange: Exchange, machine: Machine) -> Session | None:
-        argv = [value for name, value in exchange.pairs if name == "cmd"]
+        argv = [value for name, value in exchange.request.pairs if name == "cmd"]
         if not argv:
-            exchange.json(400, {"error": "cmd is required"})
+            exchange.send(Response(400, {"error": "cmd is required"}))
             return None
-        pairs = [value.partition("=") for name, value in exchange.pairs if name == "env"]
+        pairs = [value.partition("=") for name, value in exchange.request.pairs if name == "env"]
         env = {name: value for name, _, value in pairs}
-        folder = exchange.query.get("dir")
+        folder = exchange.request.query.get("dir")
         if folder and not Path(folder).is_dir():
             script = 'echo "chdir: no such directory: $1"; exit 1'
             argv, folder = ["sh", "-c", script, "sh", folder], None
         try:
-            process = machine.popen(argv, cwd=folder, env=env, stdin=subprocess.PIPE)
+            process = machine.popen(argv, cwd=folder, env=env)
         except OSError:
             argv = ["sh", "-c", 'echo "exec: $1: not found" >&2; exit 127', "sh", argv[0]]
             try:
-                process = machine.popen(argv, cwd=None, env=None, stdin=subprocess.PIPE)
+                process = machine.popen(argv, cwd=None, env=None)
             except OSError:
-                exchange.json(404, {"error": "sprite not found"})
+                exchange.send(Response(404, {"error": "sprite not found"}))
                 return None
         session = Session(process, " ".join(argv), machine)
         self._running[session.id] = session
@@ -258,7 +259,7 @@ class Sessions:
         return self._random.randint(1, FRAME_BYTES) if self.switches.odd_sizes else FRAME_BYTES
 
     def _grace(self, exchange: Exchange) -> float:
-        text = exchange.query.get("max_run_after_disconnect", "10s")
+        text = exchange.request.query.get("max_run_after_disconnect", "10s")
         number = float(text.rstrip("s") or 0)
         return number or 1e9
 
@@ -388,7 +389,7 @@ def relay(exchange: Exchange, connect: Callable[[str, int], int]) -> None:
     """``WS proxy``: pass bytes between the client and a port of the machine."""
     import socket as sockets
 
-    socket = exchange.upgrade()
+    socket = WebSocket(exchange)
     first = socket.receive()
     order = json.loads(first) if isinstance(first, str) else {}
     host, port = str(order.get("host", "localhost")), int(order.get("port", 0))

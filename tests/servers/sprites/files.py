@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from servers.http import Exchange, Request, Response
 from servers.sprites.machine import Machine
 from servers.sprites.switches import Switches
-from servers.sprites.wire import Exchange
 
 WRITE_BYTES = 16 * 1024 * 1024
 READ_CHUNK = 256 * 1024
@@ -24,35 +24,35 @@ class Files:
     def __init__(self, switches: Switches) -> None:
         self.switches = switches
 
-    def answer(self, exchange: Exchange, machine: Machine, verb: str) -> None:
+    def answer(self, exchange: Exchange, machine: Machine, verb: str) -> Response | None:
+        request = exchange.request
         if machine.status == "cold" and self.switches.cold_fs_hangs_s:
             self.switches.closing.wait(self.switches.cold_fs_hangs_s)
         act = {
-            ("GET", "read"): self._read,
+            ("GET", "read"): lambda request, _: self._read(request, exchange),
             ("PUT", "write"): self._write,
             ("GET", "list"): self._list,
             ("DELETE", "delete"): self._delete,
             ("POST", "rename"): self._rename,
             ("POST", "copy"): self._copy,
             ("POST", "chmod"): self._chmod,
-        }.get((exchange.method, verb))
+        }.get((request.method, verb))
         if act is None:
-            exchange.json(404, {"error": "not found"})
-            return
+            return Response(404, {"error": "not found"})
         try:
             with machine.attached():
-                act(exchange, machine)
+                return act(request, machine)
         except OSError as error:
             if isinstance(error, ConnectionError):
                 raise
             name = errno.errorcode.get(error.errno or 0, "EIO")
             status = {"ENOENT": 404, "EACCES": 403, "EPERM": 403, "EEXIST": 409}.get(name, 400)
             text = (os.strerror(error.errno or errno.EIO)).lower()
-            body = {"error": text, "code": name, "path": exchange.query.get("path", "")}
-            exchange.json(status, body)
+            body = {"error": text, "code": name, "path": request.query.get("path", "")}
+            return Response(status, body)
 
-    def _read(self, exchange: Exchange, machine: Machine) -> None:
-        path = _path(exchange.query)
+    def _read(self, request: Request, exchange: Exchange) -> None:
+        path = _path(request.query)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "")
         with path.open("rb") as file:
@@ -66,20 +66,19 @@ class Files:
                     return
             exchange.end_chunks()
 
-    def _write(self, exchange: Exchange, machine: Machine) -> None:
-        if len(exchange.body) > WRITE_BYTES:
-            exchange.json(413, {"error": "request body too large", "code": "EINVAL"})
-            return
-        path = _path(exchange.query)
+    def _write(self, request: Request, machine: Machine) -> Response:
+        if len(request.body) > WRITE_BYTES:
+            return Response(413, {"error": "request body too large", "code": "EINVAL"})
+        path = _path(request.query)
         _may_write(machine, path)
-        mode = int(exchange.query.get("mode", "0644"), 8)
+        mode = int(request.query.get("mode", "0644"), 8)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(exchange.body)
+        path.write_bytes(request.body)
         path.chmod(mode)
-        exchange.json(200, {"path": str(path), "size": len(exchange.body), "mode": f"{mode:04o}"})
+        return Response(200, {"path": str(path), "size": len(request.body), "mode": f"{mode:04o}"})
 
-    def _list(self, exchange: Exchange, machine: Machine) -> None:
-        path = _path(exchange.query)
+    def _list(self, request: Request, machine: Machine) -> Response:
+        path = _path(request.query)
         found = sorted(path.iterdir()) if path.is_dir() else [path]
         if not path.is_dir():
             path.lstat()
@@ -87,32 +86,32 @@ class Files:
         for entry in found:
             with contextlib.suppress(FileNotFoundError):
                 entries.append(_entry(entry))
-        exchange.json(200, {"path": str(path), "entries": entries, "count": len(entries)})
+        return Response(200, {"path": str(path), "entries": entries, "count": len(entries)})
 
-    def _delete(self, exchange: Exchange, machine: Machine) -> None:
-        path = _path(exchange.query)
+    def _delete(self, request: Request, machine: Machine) -> Response:
+        path = _path(request.query)
         _may_write(machine, path)
         path.lstat()
         if path.is_dir() and not path.is_symlink():
-            if exchange.query.get("recursive") == "true":
+            if request.query.get("recursive") == "true":
                 shutil.rmtree(path)
             else:
                 path.rmdir()
         else:
             path.unlink()
-        exchange.json(200, {"deleted": [str(path)], "count": 1})
+        return Response(200, {"deleted": [str(path)], "count": 1})
 
-    def _rename(self, exchange: Exchange, machine: Machine) -> None:
-        order = exchange.json_body()
+    def _rename(self, request: Request, machine: Machine) -> Response:
+        order = request.json()
         source = _path({**order, "path": order["source"]})
         target = _path({**order, "path": order["dest"]})
         _may_write(machine, source)
         _may_write(machine, target)
         source.rename(target)
-        exchange.json(200, {"source": str(source), "dest": str(target)})
+        return Response(200, {"source": str(source), "dest": str(target)})
 
-    def _copy(self, exchange: Exchange, machine: Machine) -> None:
-        order = exchange.json_body()
+    def _copy(self, request: Request, machine: Machine) -> Response:
+        order = request.json()
         source = _path({**order, "path": order["source"]})
         target = _path({**order, "path": order["dest"]})
         _may_write(machine, target)
@@ -121,14 +120,14 @@ class Files:
         else:
             shutil.copyfile(source, target)
         copied = [{"source": str(source), "dest": str(target)}]
-        exchange.json(200, {"copied": copied, "count": 1, "totalBytes": target.stat().st_size})
+        return Response(200, {"copied": copied, "count": 1, "totalBytes": target.stat().st_size})
 
-    def _chmod(self, exchange: Exchange, machine: Machine) -> None:
-        order = exchange.json_body()
+    def _chmod(self, request: Request, machine: Machine) -> Response:
+        order = request.json()
         path = _path(order)
         _may_write(machine, path)
         path.chmod(int(order["mode"], 8))
-        exchange.json(200, {"affected": [str(path)], "count": 1})
+        return Response(200, {"affected": [str(path)], "count": 1})
 
 
 def _path(query: dict[str, Any]) -> Path:

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from servers.clock import ServerClock
+from servers.processes import Processes
+
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 MARK = "SPRITE_LOOPBACK"
-"""Environment variable by which the processes of a machine are found, wherever they went."""
+"""Environment variable that says to which machine a process belongs."""
 
 IDLE_S = 30.0
 COLD_S = 300.0
 
 Status = Literal["cold", "warm", "running"]
-
-
-class Clock:
-    """The time of the service: real time, and whatever tests add to it."""
-
-    def __init__(self) -> None:
-        self._offset = 0.0
-
-    def now(self) -> float:
-        return time.time() + self._offset
-
-    def advance(self, seconds: float) -> None:
-        self._offset += seconds
 
 
 class Machine:
@@ -47,7 +35,7 @@ class Machine:
         boots: How often it was started from cold.
     """
 
-    def __init__(self, folder: Path, mark: str, tools: Path, clock: Clock) -> None:
+    def __init__(self, folder: Path, mark: str, tools: Path, clock: ServerClock) -> None:
         self.folder = folder
         self.home = folder / "home"
         self.mark = mark
@@ -62,34 +50,23 @@ class Machine:
         self._last_used = clock.now()
         self._lock = threading.RLock()
         self.dead = False
-        self._used = False
         self.home.mkdir(parents=True)
         self.environment = {
             "HOME": str(self.home),
             "USER": "sprite",
             "LANG": "C.UTF-8",
             "PATH": f"{tools}:{SYSTEM_PATH}",
-            MARK: mark,
         }
+        self._processes = Processes((MARK, mark))
 
     def popen(
-        self, argv: Sequence[str], *, cwd: str | None, env: Mapping[str, str] | None, stdin: int
+        self, argv: Sequence[str], *, cwd: str | None, env: Mapping[str, str] | None
     ) -> subprocess.Popen[bytes]:
         """Start a process in a session of its own. A given ``env`` replaces the default one."""
-        environment = {**env, MARK: self.mark} if env else self.environment
         with self._lock:
             if self.dead:
                 raise FileNotFoundError("the machine is gone")
-            self._used = True
-            return subprocess.Popen(
-                list(argv),
-                cwd=cwd or self.home,
-                env=environment,
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
+            return self._processes.start(argv, cwd=cwd or self.home, env=env or self.environment)
 
     @contextlib.contextmanager
     def attached(self) -> Iterator[None]:
@@ -109,7 +86,7 @@ class Machine:
             if self.status == "cold":
                 self.boots += 1
             if self.status == "warm":
-                self._signal(signal.SIGCONT)
+                self._processes.signal(signal.SIGCONT)
             self.status = "running"
             self.last_running_at = self.clock.now()
             self._last_used = self.clock.now()
@@ -143,41 +120,20 @@ class Machine:
     def freeze(self) -> None:
         with self._lock:
             if self.status == "running":
-                self._signal(signal.SIGSTOP)
+                self._processes.signal(signal.SIGSTOP)
                 self.status = "warm"
 
     def go_cold(self) -> None:
         """Lose memory and processes; the files stay."""
         with self._lock:
-            self.kill_all()
+            self._processes.end()
             self.tasks.clear()
             self.status = "cold"
-
-    def pids(self) -> list[int]:
-        """Every living process of the machine."""
-        if not self._used:
-            return []
-        wanted = f"{MARK}={self.mark}".encode()
-        found = []
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if wanted not in (entry / "environ").read_bytes().split(b"\0"):
-                    continue
-                stat = (entry / "stat").read_text().rpartition(")")[2].split()
-                if stat[0] not in "ZX":
-                    found.append(int(entry.name))
-        return found
-
-    def kill_all(self) -> None:
-        for _ in range(200):
-            if not self._signal(signal.SIGKILL):
-                return
-            time.sleep(0.005)
 
     def destroy(self) -> None:
         with self._lock:
             self.dead = True
-            self.kill_all()
+            self._processes.end()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def save(self, target: Path) -> None:
@@ -189,7 +145,7 @@ class Machine:
     def load(self, source: Path) -> None:
         """End everything and return the files to a checkpoint."""
         with self._lock:
-            self.kill_all()
+            self._processes.end()
             self.tasks.clear()
             for entry in self.home.iterdir():
                 if entry.is_dir() and not entry.is_symlink():
@@ -200,10 +156,3 @@ class Machine:
             self.boots += 1
             self.status = "running"
             self._last_used = self.clock.now()
-
-    def _signal(self, number: int) -> bool:
-        pids = self.pids()
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        return bool(pids)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 import socket
@@ -11,16 +12,16 @@ import tempfile
 import threading
 import traceback
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from servers.sprites.machine import Clock, Machine
+from servers.clock import ServerClock
+from servers.http import Exchange, Handler, HttpServer, Response
+from servers.loopback import LoopbackService
+from servers.sprites.machine import Machine
 from servers.sprites.routes import Routes
 from servers.sprites.sprites import Sprite, World
 from servers.sprites.switches import Rule, Switches
-from servers.sprites.wire import Exchange, Handler, HttpServer
 
 _PAGE = b"<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>"
 
@@ -36,18 +37,6 @@ for word do
 done
 exec '{curl}' "$@"
 """
-
-
-@dataclass(slots=True)
-class Recorded:
-    """One request as it arrived; ``status`` is 0 until, and unless, it was answered."""
-
-    method: str
-    target: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-    status: int
 
 
 class _InsideServer(HttpServer):
@@ -66,25 +55,22 @@ class _InsideHandler(Handler):
     disable_nagle_algorithm = False
 
 
-class SpritesServer:
+class SpritesServer(LoopbackService):
     """The service on a free loopback port; use it as a context manager.
 
     Attributes:
-        url: What a client takes as its API address.
         token: A token of the organisation ``acme``.
         other_token: One of ``globex``.
         switches: What shall go wrong, and how the service behaves.
         clock: Its time.
-        requests: Every request in the order in which they came.
-        internal_errors: Tracebacks of mistakes in this server; tests want it empty.
+        keep_bodies: Whether ``requests`` have what was sent.
     """
 
     def __init__(self, port: int = 0) -> None:
-        self.clock = Clock()
-        self.switches = Switches()
-        self.requests: list[Recorded] = []
+        super().__init__(port)
+        self.clock = ServerClock()
+        self.switches = Switches(closing=self._closing)
         self.keep_bodies = True
-        self.internal_errors: list[str] = []
         folder = Path(tempfile.mkdtemp(prefix="sprites-"))
         tools = folder / "tools"
         tools.mkdir()
@@ -92,46 +78,29 @@ class SpritesServer:
         self.token = self.world.token("acme")
         self.other_token = self.world.token("globex")
         self.routes = Routes(self.world, self.switches)
-        self._lock = threading.Lock()
-        self._http = HttpServer(("127.0.0.1", port), self._answer)
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         self.world.base_url = self.url
-        inside = folder / "api.sock"
-        self._inside = _InsideServer(str(inside), self.routes.inside)  # type: ignore[arg-type]
+        inside: Any = str(folder / "api.sock")
+        self._inside = _InsideServer(
+            inside, lambda exchange: self.routes.inside(exchange.request), self._headers
+        )
         self._inside.RequestHandlerClass = _InsideHandler
         curl = shutil.which("curl")
         if curl is not None:
             (tools / "curl").write_text(_CURL.format(socket=inside, curl=curl))
             (tools / "curl").chmod(0o755)
-        self._threads = [
-            threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True),
-            threading.Thread(target=self._inside.serve_forever, args=(0.02,), daemon=True),
-            threading.Thread(target=self._watch, daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def __enter__(self) -> SpritesServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        self._watcher = threading.Thread(target=self._watch)
+        for part in (self._http, self._inside, self._watcher):
+            part.start()
 
     def close(self) -> None:
         """Stop, end every process of every sprite, and remove all files. Safe to call twice."""
-        self.switches.closing.set()
+        self._closing.set()
         for server in (self._http, self._inside):
-            server.shutdown()
-            server.close_connections()
-            server.server_close()
-        for thread in self._threads:
-            thread.join()
+            server.stop()
+        self._watcher.join()
         self.world.close()
+        for server in (self._http, self._inside):
+            server.server_close()
 
     def sprite(self, name: str, organization: str = "acme") -> Sprite:
         """A sprite by name."""
@@ -176,57 +145,49 @@ class SpritesServer:
         self.switches.clear()
         self.clear_requests()
 
-    def clear_requests(self) -> None:
-        with self._lock:
-            self.requests.clear()
-
     def _watch(self) -> None:
         while not self.switches.closing.wait(0.05):
             if self.switches.idle:
                 self.settle()
 
-    def _answer(self, exchange: Exchange) -> None:
+    def _answer(self, exchange: Exchange) -> Response | None:
         switches = self.switches
-        seen = self._record(exchange)
+        self._record(exchange.request)
         if switches.latency_s:
             switches.closing.wait(switches.latency_s)
-        rule = switches.pick(exchange.method, exchange.path)
+        rule = switches.pick(exchange.request)
         try:
-            if rule is None:
-                self.routes.answer(exchange)
-            else:
-                self._fail(exchange, rule)
+            return self.routes.answer(exchange) if rule is None else self._fail(exchange, rule)
         except (ConnectionError, TimeoutError):
             exchange.drop()
         except Exception:
             self.internal_errors.append(traceback.format_exc())
             exchange.drop()
         finally:
-            seen.status = exchange.status
+            if not self.keep_bodies:
+                exchange.request.body = b""
+        return None
 
-    def _fail(self, exchange: Exchange, rule: Rule) -> None:
+    def _fail(self, exchange: Exchange, rule: Rule) -> Response | None:
         if rule.kind == "slow":
             self.switches.closing.wait(rule.seconds)
+            return self.routes.answer(exchange)
+        if rule.kind == "html":
+            return Response(rule.status if rule.status != 500 else 502, _PAGE, "text/html")
+        if rule.kind == "status":
+            text, kind = json.dumps(rule.body), "application/json"
+            if rule.raw:
+                text, kind = str(rule.body), "text/plain"
+            return Response(rule.status, text.encode(), kind, rule.headers)
+        if rule.kind == "after":
+            exchange.muted = True
             self.routes.answer(exchange)
-        elif rule.kind == "status" and rule.raw:
-            exchange.raw(rule.status, str(rule.body).encode(), headers=rule.headers)
-        elif rule.kind == "status":
-            exchange.json(rule.status, rule.body, rule.headers)
-        elif rule.kind == "html":
-            exchange.raw(rule.status if rule.status != 500 else 502, _PAGE, "text/html")
-        else:
-            if rule.kind == "after":
-                exchange.muted = True
-                self.routes.answer(exchange)
-            exchange.status = 0
-            exchange.drop(reset=rule.reset)
+        exchange.request.status = 0
+        exchange.drop(reset=rule.reset)
+        return None
 
-    def _record(self, exchange: Exchange) -> Recorded:
-        body = exchange.body if self.keep_bodies else b""
-        seen = Recorded(exchange.method, exchange.target, exchange.path, exchange.headers, body, 0)
-        with self._lock:
-            self.requests.append(seen)
-        return seen
+    def _headers(self) -> dict[str, str]:
+        return {"Sprite-Version": "0.0.1-loopback"}
 
 
 def leftovers(server: SpritesServer) -> list[int]:

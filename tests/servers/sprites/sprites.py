@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from servers.sprites.machine import Clock, Machine
+from servers.clock import ServerClock
+from servers.sprites.machine import Machine
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -82,7 +83,7 @@ class Sprite:
 class World:
     """Everything there is, and who may see it."""
 
-    def __init__(self, folder: Path, tools: Path, clock: Clock) -> None:
+    def __init__(self, folder: Path, tools: Path, clock: ServerClock) -> None:
         self.folder = folder
         self.tools = tools
         self.clock = clock

@@ -9,13 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from servers.faults import FaultQueue
+from servers.http import Request
+
 Chunking = Literal["exact", "merge", "random"]
 Kind = Literal["before", "after", "status", "slow", "html"]
 
 
 @dataclass
 class Rule:
-    """What becomes of the next requests that fit.
+    """What becomes of a request.
 
     Attributes:
         kind: ``"before"``/``"after"``: the connection is cut without an answer, before or after
@@ -25,18 +28,12 @@ class Rule:
     """
 
     kind: Kind
-    method: str = ""
-    path: str = ""
-    times: int = 1
     status: int = 500
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     reset: bool = False
     raw: bool = False
-
-    def fits(self, method: str, path: str) -> bool:
-        return self.method in ("", method) and re.search(self.path, path) is not None
 
 
 @dataclass
@@ -87,15 +84,29 @@ class Switches:
     idle: bool = False
     keeps_labels: bool = True
     closing: threading.Event = field(default_factory=threading.Event)
-    rules: list[Rule] = field(default_factory=list)
     chance: Callable[[str, str], Rule | None] | None = None
+    _faults: FaultQueue[Rule, Request] = field(default_factory=FaultQueue)
     _once: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, kind: Kind, method: str = "", path: str = "", **how: Any) -> None:
-        """Let something become of the next requests that fit; the oldest rule counts first."""
-        with self._lock:
-            self.rules.append(Rule(kind, method, path, **how))
+    def add(
+        self, kind: Kind, method: str = "", path: str = "", *, times: int = 1, **how: Any
+    ) -> None:
+        """Let something become of the next requests that fit; the oldest rule counts first.
+
+        Args:
+            kind: See ``Rule``.
+            method: Only this method.
+            path: A pattern that is found in the path.
+            times: How many requests.
+            how: See ``Rule``.
+        """
+
+        def fits(request: Request) -> bool:
+            found = re.search(path, request.path)
+            return method in ("", request.method) and found is not None
+
+        self._faults.add(Rule(kind, **how), fits, times=times)
 
     def once(self, name: str, times: int = 1) -> None:
         """Let one of these happen: no_exit_frame, checkpoint_fails, restore_fails, read_cut."""
@@ -110,21 +121,17 @@ class Switches:
             self._once[name] -= 1
             return True
 
-    def pick(self, method: str, path: str) -> Rule | None:
+    def pick(self, request: Request) -> Rule | None:
         """The rule for a request, used up by it."""
-        with self._lock:
-            for rule in self.rules:
-                if rule.fits(method, path):
-                    rule.times -= 1
-                    if rule.times <= 0:
-                        self.rules.remove(rule)
-                    return rule
-        return self.chance(method, path) if self.chance else None
+        rule = self._faults.pick(request)
+        if rule is None and self.chance is not None:
+            return self.chance(request.method, request.path)
+        return rule
 
     def clear(self) -> None:
         """Nothing goes wrong any more; ways of behaving stay."""
+        self._faults.clear()
         with self._lock:
-            self.rules.clear()
             self._once.clear()
         self.chance = None
         self.lose_every = 0

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import signal
 import sys
-from types import FrameType
 
+from servers import by_hand
 from servers.vercel.server import VercelServer
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(0)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,17 +15,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument("--latency-ms", type=float, default=0, help="delay of every answer")
     options = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, _stop)
-    with VercelServer(options.port) as server:
+
+    def hello(server: VercelServer) -> dict[str, str]:
         server.latency_s = options.latency_ms / 1000
         server.recording = False
-        print(json.dumps(server.environ()), flush=True)
-        try:
-            while sys.stdin.buffer.read(4096):
-                pass
-        except KeyboardInterrupt:
-            return 130
-    return 0
+        return server.environ()
+
+    return by_hand.serve(lambda: VercelServer(options.port), hello)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from servers.faults import FaultQueue
 
 
 class Fault(enum.Enum):
@@ -49,16 +51,6 @@ class Injection:
     seconds: float = 1.0
 
 
-@dataclass(slots=True)
-class _Rule:
-    operations: frozenset[str]
-    injection: Injection
-    times: int | None
-    skip: int
-    every: int
-    seen: int = 0
-
-
 class Faults:
     """The faults of one server. The first rule that fits a call strikes it.
 
@@ -69,7 +61,7 @@ class Faults:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._rules: list[_Rule] = []
+        self._queue: FaultQueue[Injection, str] = FaultQueue()
         self.struck: list[tuple[str, Fault]] = []
 
     def add(
@@ -96,32 +88,24 @@ class Faults:
             seconds: See ``Injection``.
         """
         injection = Injection(fault, records, retry_after, seconds)
-        with self._lock:
-            self._rules.append(_Rule(frozenset(operations), injection, times, skip, every))
+        self._queue.add(
+            injection,
+            lambda operation: not operations or operation in operations,
+            times=times,
+            skip=skip,
+            every=every,
+        )
 
     def clear(self) -> None:
-        with self._lock:
-            self._rules.clear()
+        self._queue.clear()
 
     def pick(self, operation: str) -> Injection | None:
         """The fault for this call, counted as used."""
-        with self._lock:
-            for rule in self._rules:
-                if rule.operations and operation not in rule.operations:
-                    continue
-                if rule.skip > 0:
-                    rule.skip -= 1
-                    continue
-                rule.seen += 1
-                if rule.seen % rule.every:
-                    continue
-                if rule.times is not None:
-                    rule.times -= 1
-                    if rule.times == 0:
-                        self._rules.remove(rule)
-                self.struck.append((operation, rule.injection.fault))
-                return replace(rule.injection)
-        return None
+        injection = self._queue.pick(operation)
+        if injection is not None:
+            with self._lock:
+                self.struck.append((operation, injection.fault))
+        return injection
 
     def count(self, operations: Iterable[str] = ()) -> int:
         """How many faults have struck these operations; none means all."""

@@ -7,8 +7,9 @@ import shutil
 import threading
 from pathlib import Path
 
+from servers.clock import ServerClock
 from servers.vercel.machine import Machine, MachineError
-from servers.vercel.world import Json, Project, Sandbox, ServerClock, Session, Snapshot, new_id
+from servers.vercel.world import Json, Project, Sandbox, Session, Snapshot, new_id
 
 _NEVER = 10**9
 
@@ -52,7 +53,7 @@ class World:
         (top / "snapshots").mkdir(mode=0o700)
 
     def now(self) -> int:
-        return self.clock.now_ms()
+        return int(self.clock.now() * 1000)
 
     def create(self, project: Project, body: Json) -> Sandbox:
         """Make a sandbox and its first session from a checked body."""
@@ -259,8 +260,8 @@ class World:
                     self.stop(project, session)
 
     def close(self) -> None:
-        for project in self.projects.values():
-            for sandbox in project.sandboxes.values():
+        for project in list(self.projects.values()):
+            for sandbox in list(project.sandboxes.values()):
                 sandbox.machine.end()
         shutil.rmtree(self.top, ignore_errors=True)
 

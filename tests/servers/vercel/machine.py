@@ -6,7 +6,6 @@ import codecs
 import contextlib
 import gzip
 import io
-import itertools
 import os
 import secrets
 import shutil
@@ -18,16 +17,11 @@ import time
 from pathlib import Path
 from typing import IO
 
+from servers.processes import Processes
+
 MARK = "VERCEL_SERVER_MACHINE"
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-FIRST_UID = 100_000_000 + os.getpid() * 1000
-"""Where the server runs as root, each sandbox gets a user id of its own from here on; two servers
-on one machine must not end each other's processes."""
-
-
-_numbers = itertools.count()
 
 
 class MachineError(Exception):
@@ -109,8 +103,7 @@ class Machine:
     def __init__(self, top: Path, number: int, folder: str) -> None:
         self.root = top / f"{number}-{secrets.token_hex(4)}"
         self.cwd = self.root / folder
-        self.uid = FIRST_UID + next(_numbers) if os.geteuid() == 0 else None
-        self._mark = f"{MARK}={self.root.name}"
+        self._processes = Processes((MARK, self.root.name), user=True)
 
     def boot(self, image: Path | None) -> None:
         """Begin with the files of a snapshot, or with none."""
@@ -121,8 +114,9 @@ class Machine:
         else:
             subprocess.run(["cp", "-a", f"{image}/.", str(self.root)], check=True)
             self.cwd.mkdir(parents=True, exist_ok=True)
-        if self.uid is not None:
-            subprocess.run(["chown", "-R", f"{self.uid}:{self.uid}", str(self.root)], check=True)
+        uid = self._processes.uid
+        if uid is not None:
+            subprocess.run(["chown", "-R", f"{uid}:{uid}", str(self.root)], check=True)
 
     def save(self, image: Path) -> int:
         """Copy all files to a new folder and return their size."""
@@ -144,7 +138,6 @@ class Machine:
     ) -> Process:
         """Start a program, found in the PATH that it gets itself, in a session of its own."""
         environment = {"PATH": PATH, "HOME": str(self.cwd), "USER": "vercel-sandbox", **env}
-        environment[MARK] = self.root.name
         if shutil.which(command, path=environment["PATH"]) is None:
             raise MachineError(
                 400,
@@ -155,17 +148,8 @@ class Machine:
         if not where.is_dir():
             raise MachineError(400, "bad_request", f"[invalid_argument] no such directory: {cwd}")
         try:
-            popen = subprocess.Popen(
-                [command, *args],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=where,
-                env=environment,
-                start_new_session=True,
-                user=self.uid,
-                group=self.uid,
-                extra_groups=None if self.uid is None else [],
+            popen = self._processes.start(
+                [command, *args], cwd=where, env=environment, stdin=subprocess.DEVNULL
             )
         except OSError as error:
             raise MachineError(400, "bad_request", f"[invalid_argument] {error.strerror}") from None
@@ -173,29 +157,7 @@ class Machine:
 
     def end(self) -> None:
         """Kill every process that belongs to the sandbox, until none is left."""
-        quiet = 0
-        while quiet < 3:
-            if self.uid is not None:
-                # At once, so that nothing that forks and exits can slip through.
-                kill = ["sh", "-c", "kill -KILL -1"]
-                subprocess.run(kill, user=self.uid, group=self.uid, extra_groups=[], check=False)
-            found = [pid for pid in _pids() if self._owns(pid)]
-            for pid in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            quiet = 0 if found else quiet + 1
-            time.sleep(0.002)
-
-    def _owns(self, pid: int) -> bool:
-        folder = Path(f"/proc/{pid}")
-        try:
-            if (folder / "stat").read_text().rpartition(")")[2].split()[0] in "ZX":
-                return False
-            if self.uid is not None and folder.stat().st_uid == self.uid:
-                return True
-            return self._mark.encode() in (folder / "environ").read_bytes().split(b"\0")
-        except OSError:
-            return False
+        self._processes.end()
 
     def inside(self, path: str, base: str | None = None) -> Path:
         """The real path of a path that a client gave; refuses what lies outside the folder."""
@@ -231,17 +193,13 @@ class Machine:
         with target.open("wb") as file:
             shutil.copyfileobj(content, file)
         target.chmod(member.mode & 0o777)
-        self._give(target)
+        self._processes.own(target)
 
     def _make(self, folder: Path) -> None:
         if not folder.is_dir():
             self._make(folder.parent)
             folder.mkdir()
-            self._give(folder)
-
-    def _give(self, path: Path) -> None:
-        if self.uid is not None:
-            os.chown(path, self.uid, self.uid)
+            self._processes.own(folder)
 
     def read(self, path: str, base: str | None) -> IO[bytes]:
         found = self.inside(path, base)
@@ -249,7 +207,8 @@ class Machine:
             raise MachineError(404, "not_found", "File not found.")
         if not found.is_file():
             raise MachineError(400, "file_error", f"error reading file: {path}: not a regular file")
-        if self.uid is not None and not _readable(found, self.uid):
+        uid = self._processes.uid
+        if uid is not None and not _readable(found, uid):
             raise MachineError(400, "file_error", f"error reading file: {path}: Permission denied")
         try:
             return found.open("rb")
@@ -264,7 +223,7 @@ class Machine:
                 self._make(found)
             else:
                 found.mkdir()
-                self._give(found)
+                self._processes.own(found)
         except OSError as error:
             text = f"error creating directory: {path}: {error.strerror}"
             raise MachineError(400, "file_error", text) from None
@@ -273,7 +232,3 @@ class Machine:
 def _readable(path: Path, uid: int) -> bool:
     found = path.stat()
     return bool(found.st_mode & (0o400 if found.st_uid == uid else 0o004))
-
-
-def _pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
+from servers.http import Request, Response
+from servers.vercel.answers import Answer, CutError, Stream
 from servers.vercel.checks import bad, check_changes, check_create
 from servers.vercel.lifecycle import ApiError, World, forbidden, refuse_transition, stopped
-from servers.vercel.wire import Answer, CutError, Request, Response, Stream
 from servers.vercel.world import Command, Json, Project, Sandbox, Session, new_id
 
 _TOP = "/v[234]/sandboxes"
@@ -42,18 +43,18 @@ _ROUTES: list[tuple[str, re.Pattern[str], str]] = [
 ]
 
 
-def operation_of(request: Request) -> tuple[str, dict[str, str]] | None:
-    """The name of the call that a request is, and what its path holds."""
+def operation_of(request: Request) -> tuple[str, dict[str, str]]:
+    """The name of the call that a request is, "" for none, and what its path holds."""
     for method, pattern, operation in _ROUTES:
         found = pattern.fullmatch(request.path)
         if method == request.method and found:
             parts = found.groupdict()
             return (parts.pop("verb") if operation == "fs" else operation), parts
-    return None
+    return "", {}
 
 
 def json_response(value: Json, status: int = 200) -> Response:
-    return Response(status, json.dumps(value).encode())
+    return Response(status, value, "application/json; charset=utf-8")
 
 
 def error_response(error: ApiError) -> Response:
@@ -87,9 +88,8 @@ class Routes:
         return handler(self._project(team, operation, request, parts), request, **parts)
 
     def _team(self, request: Request) -> str:
-        token = request.headers.get("authorization", "").removeprefix("Bearer ")
         team = request.query.get("teamId", "")
-        if team not in self.world.tokens.get(token, ()):
+        if team not in self.world.tokens.get(request.token, ()):
             raise forbidden()
         return team
 
@@ -299,7 +299,9 @@ class Routes:
             return json_response({"command": command.json(ended=False)})
         return Stream(self._whole_run(session, command, with_logs=bool(body.get("logs"))))
 
-    def _whole_run(self, session: Session, command: Command, *, with_logs: bool) -> Iterator[bytes]:
+    def _whole_run(
+        self, session: Session, command: Command, *, with_logs: bool
+    ) -> Generator[bytes]:
         yield _line({"command": command.json(ended=False)})
         for record in self._follow(session, command, begun=command.started_at):
             broken_off = record.startswith(b'{"stream": "error"')
@@ -309,7 +311,7 @@ class Routes:
                 return
         yield _line({"command": command.json()})
 
-    def _follow(self, session: Session, command: Command, *, begun: int) -> Iterator[bytes]:
+    def _follow(self, session: Session, command: Command, *, begun: int) -> Generator[bytes]:
         """The output from its beginning, until the command ends or the session does."""
         process = command.process
         sent = 0
@@ -385,7 +387,7 @@ class Routes:
         body = _body(request)
         file = session.sandbox.machine.read(body["path"], body.get("cwd"))
 
-        def pieces() -> Iterator[bytes]:
+        def pieces() -> Generator[bytes]:
             with file:
                 while data := file.read(256 * 1024):
                     yield data
@@ -407,10 +409,8 @@ def _running(session: Session) -> None:
 
 
 def _body(request: Request) -> Json:
-    if not request.body:
-        return {}
     try:
-        found = json.loads(request.body)
+        found = request.json()
     except ValueError:
         raise bad("Invalid JSON") from None
     if not isinstance(found, dict):

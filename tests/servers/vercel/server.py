@@ -4,42 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import tempfile
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator
+from email.utils import formatdate
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from servers.http import Exchange, Request, Response
+from servers.loopback import LoopbackService
+from servers.vercel.answers import Answer, CutError, Drop, Stream
 from servers.vercel.faults import STREAMED, Fault, Faults, Injection
-from servers.vercel.lifecycle import ApiError, World
-from servers.vercel.routes import Routes, error_response, operation_of
-from servers.vercel.wire import Answer, CutError, Drop, HttpServer, Request, Response, Stream
+from servers.vercel.lifecycle import ApiError, World, forbidden
+from servers.vercel.routes import Routes, error_response, json_response, operation_of
 from servers.vercel.world import Project, Sandbox, new_id
 
 _HTML = b"<html><head><title>502: Bad Gateway</title></head><body>Bad Gateway</body></html>"
-_LIMITED = (b'{"error":{"code":"rate_limited","message":"Too many requests"}}', 429)
-_BROKEN = (b'{"error":{"code":"internal_server_error","message":"Internal Server Error"}}', 500)
-_FORBIDDEN = (
-    b'{"error":{"code":"forbidden","message":"Not authorized","invalidToken":true}}',
-    403,
-)
+_LIMITED = ApiError(429, "rate_limited", "Too many requests")
+_BROKEN = ApiError(500, "internal_server_error", "Internal Server Error")
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """One request as it arrived; ``operation`` is "" for paths that do not exist."""
-
-    operation: str
-    request: Request
-    fault: Fault | None
-
-
-class VercelServer:
+class VercelServer(LoopbackService):
     """A Vercel Sandbox API on a free loopback port; use it as a context manager.
 
     Commands run for real, in a folder and, where the server is root, as a user id of their own
@@ -54,56 +41,27 @@ class VercelServer:
         routes: More switches.
         faults: What shall go wrong; see ``Faults``.
         latency_s: Seconds by which every answer is delayed.
-        requests: Every request in order, unless ``recording`` is off.
-        internal_errors: Tracebacks of mistakes in this server; tests want it empty.
     """
 
     def __init__(self, port: int = 0) -> None:
+        super().__init__(port)
+        self.url += "/api"
         top = Path(tempfile.mkdtemp(prefix="vercel-server-"))
         top.chmod(0o711)
         self.world = World(top)
         self.routes = Routes(self.world)
         self.faults = Faults()
         self.latency_s = 0.0
-        self.requests: list[Recorded] = []
-        self.recording = True
-        self.internal_errors: list[str] = []
-        self._lock = threading.Lock()
         self._arrived = threading.Condition()
-        self._closing = threading.Event()
         self.team, self.project, self.token = self.add_project()
-        self._http = HttpServer(("127.0.0.1", port), self._answer, self.world.now)
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/api"
-        self._thread = threading.Thread(target=self._accept, name="vercel")
-        self._thread.start()
-
-    def __enter__(self) -> VercelServer:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        self._http.start()
 
     def close(self) -> None:
         """Stop, end all threads and every process of every sandbox. Safe to call twice."""
         self._closing.set()
-        for project in self.world.projects.values():
-            for sandbox in project.sandboxes.values():
-                sandbox.machine.end()
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self._http.server_port), timeout=1).close()
-        self._thread.join()
-        self._http.close_connections()
-        self._http.server_close()
+        self._http.stop()
         self.world.close()
-
-    def _accept(self) -> None:
-        while not self._closing.is_set():
-            self._http.handle_request()
+        self._http.server_close()
 
     def add_project(self, team: str | None = None) -> tuple[str, str, str]:
         """Add a project, in a new team unless one is named; its team, id and a new token."""
@@ -139,7 +97,7 @@ class VercelServer:
     def operations(self) -> list[str]:
         """The calls since ``clear_requests``, in order of arrival."""
         with self._lock:
-            return [recorded.operation for recorded in self.requests]
+            return [operation_of(request)[0] for request in self.requests]
 
     def counts(self) -> Counter[str]:
         return Counter(self.operations())
@@ -147,25 +105,20 @@ class VercelServer:
     def seen(self, operation: str) -> list[Request]:
         """The requests of one kind."""
         with self._lock:
-            return [r.request for r in self.requests if r.operation == operation]
+            return [one for one in self.requests if operation_of(one)[0] == operation]
 
     def wait_for_request(self, timeout_s: float) -> None:
         """Block until another request comes, at most so long."""
         with self._arrived:
             self._arrived.wait(timeout_s)
 
-    def clear_requests(self) -> None:
-        with self._lock:
-            self.requests.clear()
-
-    def _answer(self, request: Request) -> Answer:
-        found = operation_of(request)
-        operation, parts = found or ("", {})
+    def _answer(self, exchange: Exchange) -> Response | None:
+        request = exchange.request
+        request.path = request.path.removeprefix("/api")
+        operation, parts = operation_of(request)
         injection = self.faults.pick(operation)
-        with self._lock:
-            if self.recording:
-                fault = injection.fault if injection else None
-                self.requests.append(Recorded(operation, request, fault))
+        request.fault = injection.fault if injection else None
+        self._record(request)
         with self._arrived:
             self._arrived.notify_all()
         if self.latency_s:
@@ -176,13 +129,21 @@ class VercelServer:
         answer = early if early is not None else self._handle(operation, parts, request)
         if early is None and injection is not None:
             answer = self._damage(injection, answer)
-        if isinstance(answer, Response):
-            answer.headers.setdefault("x-vercel-id", f"iad1::{new_id('req')[4:16]}")
-            limit = "20" if operation in ("create", "delete") else "1000"
-            answer.headers["x-ratelimit-limit"] = limit
-            answer.headers["x-ratelimit-remaining"] = str(int(limit) - 1)
-            answer.headers["x-ratelimit-reset"] = str(self.world.now() // 1000 + 60)
+        if isinstance(answer, Stream):
+            answer.send(exchange)
+            return None
+        if isinstance(answer, Drop):
+            exchange.drop(reset=True)
+            return None
+        answer.headers.setdefault("x-vercel-id", f"iad1::{new_id('req')[4:16]}")
+        limit = "20" if operation in ("create", "delete") else "1000"
+        answer.headers["x-ratelimit-limit"] = limit
+        answer.headers["x-ratelimit-remaining"] = str(int(limit) - 1)
+        answer.headers["x-ratelimit-reset"] = str(self.world.now() // 1000 + 60)
         return answer
+
+    def _headers(self) -> dict[str, str]:
+        return {"Date": formatdate(self.world.now() / 1000, usegmt=True)}
 
     def _handle(self, operation: str, parts: dict[str, str], request: Request) -> Answer:
         try:
@@ -195,7 +156,7 @@ class VercelServer:
             return Drop()
         except Exception:
             self.internal_errors.append(traceback.format_exc())
-            return Response(500, b"{}")
+            return json_response({}, 500)
 
     def _damage(self, injection: Injection, answer: Answer) -> Answer:
         """What the client gets to see of an answer that was given."""
@@ -207,12 +168,14 @@ class VercelServer:
             _exhaust(answer)
             return Response(502, _HTML, "text/html; charset=utf-8")
         if fault is Fault.GARBAGE and isinstance(answer, Response):
-            return Response(200, answer.body[: len(answer.body) // 2])
+            return Response(
+                200, answer.encoded()[: len(answer.encoded()) // 2], answer.content_type
+            )
         if fault in STREAMED and isinstance(answer, Stream):
             return Stream(self._broken(answer.chunks, injection), answer.content_type)
         return answer
 
-    def _broken(self, chunks: Iterator[bytes], injection: Injection) -> Iterator[bytes]:
+    def _broken(self, chunks: Generator[bytes], injection: Injection) -> Generator[bytes]:
         for number, chunk in enumerate(chunks):
             if number < injection.records:
                 yield chunk
@@ -242,18 +205,18 @@ def _refusal(injection: Injection) -> Answer | None:
         case Fault.RESET_BEFORE:
             return Drop()
         case Fault.RATE_LIMITED:
-            headers = {}
+            limited = error_response(_LIMITED)
             if injection.retry_after is not None:
-                headers["Retry-After"] = str(injection.retry_after)
-            return Response(_LIMITED[1], _LIMITED[0], headers=headers)
+                limited.headers["Retry-After"] = str(injection.retry_after)
+            return limited
         case Fault.SERVER_ERROR:
-            return Response(_BROKEN[1], _BROKEN[0])
+            return error_response(_BROKEN)
         case Fault.BAD_GATEWAY:
             return Response(502, _HTML, "text/html; charset=utf-8")
         case Fault.FORBIDDEN:
-            return Response(_FORBIDDEN[1], _FORBIDDEN[0])
+            return error_response(forbidden())
         case Fault.EMPTY_404:
-            return Response(404)
+            return Response(404, b"", "application/json; charset=utf-8")
         case _:
             return None
 
@@ -266,4 +229,4 @@ def _exhaust(answer: Answer) -> None:
                 pass
 
 
-__all__ = ["Fault", "Recorded", "VercelServer"]
+__all__ = ["Fault", "VercelServer"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import string
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,6 @@ _LETTERS = string.ascii_letters + string.digits
 def new_id(prefix: str) -> str:
     """An id like those of the service."""
     return f"{prefix}_{''.join(secrets.choice(_LETTERS) for _ in range(28))}"
-
-
-class ServerClock:
-    """Time that follows the machine's own and can be pushed ahead."""
-
-    def __init__(self) -> None:
-        self._ahead_ms = 0
-
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000 + self._ahead_ms
-
-    def advance(self, seconds: float) -> None:
-        self._ahead_ms += int(seconds * 1000)
 
 
 @dataclass(slots=True)

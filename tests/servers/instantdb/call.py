@@ -1,13 +1,13 @@
-"""A parsed request: its parameters, and who it acts for."""
+"""A request to the admin API: its parameters, and who it acts for."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from servers.http import Request
 from servers.instantdb.apps import Apps, AppState
 from servers.instantdb.errors import (
     param_malformed,
@@ -35,28 +35,33 @@ class BadJsonError(Exception):
     """The body says it is JSON and is not."""
 
 
-@dataclass(slots=True)
-class Request:
-    """One HTTP request, after the bytes were read."""
+class Call:
+    """One request as the endpoints see it.
 
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    raw: bytes
-    client_port: int
-    args: dict[str, str] = field(default_factory=dict)
-    _body: Json = None
+    Attributes:
+        request: The request itself.
+        args: What its path holds, by the names of the route.
+    """
+
+    def __init__(self, request: Request, args: dict[str, str]) -> None:
+        self.request = request
+        self.args = args
+        self._body: Json = None
 
     def parse(self) -> None:
         """Parse the body when its content type is JSON; otherwise there are no parameters."""
-        if not _JSON_TYPE.match(self.headers.get("content-type", "")) or not self.raw:
+        if (
+            not _JSON_TYPE.match(self.request.headers.get("content-type", ""))
+            or not self.request.body
+        ):
             return
         try:
-            self._body = json.loads(self.raw.decode("utf-8"), parse_constant=_refuse_constant)
+            self._body = json.loads(
+                self.request.body.decode("utf-8"), parse_constant=_refuse_constant
+            )
         except (ValueError, RecursionError) as error:
             raise BadJsonError from error
-        if len(self.raw) > MAX_STRING and _has_long_string(self._body):
+        if len(self.request.body) > MAX_STRING and _has_long_string(self._body):
             raise BadJsonError
 
     def optional(self, name: str) -> Json:
@@ -71,7 +76,7 @@ class Request:
         return value
 
     def header(self, name: str) -> str | None:
-        return self.headers.get(name)
+        return self.request.headers.get(name)
 
     def required_header(self, name: str) -> str:
         value = self.header(name)
@@ -80,7 +85,10 @@ class Request:
         return value
 
     def app_id(self) -> str:
-        places: dict[str, dict[str, str]] = {"headers": self.headers, "params": self.query}
+        places: dict[str, dict[str, str]] = {
+            "headers": self.request.headers,
+            "params": self.request.query,
+        }
         others = [list(place) for place in _APP_ID_PLACES]
         for place in _APP_ID_PLACES:
             value = places[place[0]].get(place[1])
