@@ -15,9 +15,9 @@ from servers.sprites.files import Files
 from servers.sprites.sprites import Sprite, World, stamp, valid_name
 from servers.sprites.switches import Switches
 
-_GONE = {"error": "sprite not found"}
 Endpoint = Callable[[Exchange, Sprite], Response | None]
 
+_GONE = {"error": "sprite not found"}
 _DURATION = re.compile(r"(\d+)(s|m|h)")
 
 
@@ -58,8 +58,6 @@ class Routes:
         auth = (order.get("url_settings") or {}).get("auth", "sprite")
         if auth not in ("sprite", "public"):
             return Response(400, {"errors": ["invalid auth type, must be sprite or public"]})
-
-            return None
         with self.world.lock:
             if limited := self._limited(organization):
                 return limited
@@ -175,8 +173,6 @@ class Routes:
         auth = (order.get("url_settings") or {}).get("auth", sprite.auth)
         if auth not in ("sprite", "public"):
             return Response(400, {"errors": ["invalid auth type, must be sprite or public"]})
-
-            return None
         sprite.auth = auth
         sprite.labels = list(order.get("labels", sprite.labels))
         return Response(200, sprite.listed())

@@ -168,9 +168,8 @@ class VercelServer(LoopbackService):
             _exhaust(answer)
             return Response(502, _HTML, "text/html; charset=utf-8")
         if fault is Fault.GARBAGE and isinstance(answer, Response):
-            return Response(
-                200, answer.encoded()[: len(answer.encoded()) // 2], answer.content_type
-            )
+            body = answer.encoded()
+            return Response(200, body[: len(body) // 2], answer.content_type)
         if fault in STREAMED and isinstance(answer, Stream):
             return Stream(self._broken(answer.chunks, injection), answer.content_type)
         return answer
