@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+ONE_WRITE = 64 * 1024
+"""Bodies shorter than this go out together with their head; larger ones are not copied for it."""
+
 
 @dataclass(slots=True)
 class Request:
@@ -108,14 +111,18 @@ class Exchange:
         if response.cut:
             self._handler.close_connection = True
             body = body[: len(body) // 2]
-        self._write(self._head(response.status, fields))
-        if not response.trickle_s:
+        head = self._head(response.status, fields)
+        if response.trickle_s:
+            self._write(head)
+            pause = threading.Event()
+            for byte in body:
+                self._write(bytes([byte]))
+                pause.wait(response.trickle_s)
+        elif len(body) < ONE_WRITE:
+            self._write(head + body)
+        else:
+            self._write(head)
             self._write(body)
-            return
-        pause = threading.Event()
-        for byte in body:
-            self._write(bytes([byte]))
-            pause.wait(response.trickle_s)
 
     def begin_chunks(self, content_type: str) -> None:
         """Answer piece by piece: ``chunk`` as often as there is something, then ``end_chunks``."""
