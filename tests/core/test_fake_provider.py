@@ -8,6 +8,7 @@ import pytest
 from helpers.memory_world import ManualClock
 
 from ekairos_sandbox import (
+    OutcomeUnknownError,
     ProviderUnavailableError,
     RaisingService,
     RemoteFileError,
@@ -67,14 +68,38 @@ def test_what_was_said_last_counts_first(app: App) -> None:
 
 
 def test_started_commands_are_kept_with_all_that_was_given(app: App) -> None:
-    sandbox = app.service.create_sandbox(env={"SECRET": "s"})
+    sandbox = app.service.create_sandbox(env={"SECRET": "s\n'é'", "UID": "7"})
     words = ["", "it's", "línea\n", "-x", "%s\\"]
-    sandbox.run_command("a", words, stdin=b"\x00in\xff", env={"A": "1 '2'\n", "B": ""})
+    env = {"A": "1 '2'\n", "B": "", "C": "é"}
+    sandbox.run_command("a", words, stdin=b"\x00in\xff", env=env, cwd="it's/à\nla")
     [command] = app.fake.commands
     assert command.argv == ("a", *words)
     assert command.stdin == b"\x00in\xff"
-    assert command.env == {"A": "1 '2'\n", "B": ""}
+    assert command.env == env
+    assert command.cwd == "/home/fake/it's/à\nla"
+    assert command.sandbox_env == {"SECRET": "s\n'é'", "UID": "7"}
     assert command.sandbox_id == sandbox.sandbox_id
+
+
+def test_a_command_without_a_working_directory_is_in_the_home(app: App) -> None:
+    app.service.create_sandbox().run_command("a")
+    assert app.fake.commands[0].cwd == "/home/fake"
+
+
+def test_an_environment_too_large_for_one_call_is_kept(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ekairos_sandbox.jobs.prepare.INLINE_SCRIPT_BYTES", 10_000)
+    env = {"A": "'1'\n", "BIG": "x" * 10_000}
+    sandbox = app.service.create_sandbox(env=env)
+    sandbox.run_command("a")
+    assert app.fake.commands[0].sandbox_env == env
+    assert app.fake.sandbox(sandbox.sandbox_id).files == {}
+
+
+def test_an_exit_code_that_no_program_has_is_refused(app: App) -> None:
+    with pytest.raises(ValueError, match="from 0 to 255"):
+        app.fake.on("a", exit_code=256)
 
 
 def test_a_handler_sees_files_and_may_change_them(app: App) -> None:
@@ -142,7 +167,15 @@ def test_files_have_the_contracts_errors(app: App) -> None:
         sandbox.read_file("dir")
 
 
-@pytest.mark.parametrize("name", ["a.bin", "with space/and 'quote'", "línea\n2"])
+def test_a_file_that_is_in_the_way_of_another_is_an_error(app: App) -> None:
+    sandbox = app.service.create_sandbox()
+    sandbox.write_files({"a": b"1"})
+    with pytest.raises(RemoteFileError):
+        sandbox.write_files({"a/b": b"2"})
+    assert app.fake.sandbox(sandbox.sandbox_id).files == {"/home/fake/a": b"1"}
+
+
+@pytest.mark.parametrize("name", ["a.bin", "línea", "with space/and 'quote'", "línea\n2"])
 def test_single_files_go_up_and_down(app: App, tmp_path: Path, name: str) -> None:
     sandbox = app.service.create_sandbox()
     (tmp_path / "up").write_bytes(b"\x00\xff content")
@@ -177,3 +210,54 @@ def test_checkpoints_bring_files_back(app: App) -> None:
     sandbox.restore_checkpoint(kept.id)
     assert sandbox.read_file("a") == b"1"
     assert sandbox.run_command("true").success
+
+
+def test_what_ran_when_the_sandbox_was_stopped_is_lost(app: App) -> None:
+    app.fake.on("train", duration_s=3600)
+    sandbox = app.service.create_sandbox()
+    command = sandbox.start_command("train")
+    sandbox.stop()
+    sandbox.reconnect()
+    assert command.state() == "lost"
+    with pytest.raises(OutcomeUnknownError):
+        command.wait()
+
+
+def test_purging_heeds_how_long_ago_a_command_ended(app: App) -> None:
+    app.fake.on("true")
+    sandbox = app.service.create_sandbox()
+    sandbox.run_command("true")
+    assert sandbox.purge_commands() == 0
+    app.clock.sleep(8 * 86400)
+    assert sandbox.purge_commands() == 1
+
+
+def test_nothing_can_be_reached_as_long_as_a_block_lasts(app: App) -> None:
+    app.fake.on("true")
+    sandbox = app.service.create_sandbox()
+    with app.fake.unreachable():
+        with pytest.raises(ProviderUnavailableError):
+            sandbox.run_command("true")
+        with pytest.raises(ProviderUnavailableError):
+            app.service.create_sandbox()
+    assert len(app.fake.sandboxes) == 1
+    assert not sandbox.run_command("true").recreated
+
+
+def test_a_capability_can_be_made_to_fail_too(app: App) -> None:
+    sandbox = app.service.create_sandbox()
+    app.fake.fail("checkpoints", ProviderUnavailableError("lost", outcome="unknown"))
+    with pytest.raises(ProviderUnavailableError):
+        sandbox.create_checkpoint()
+    assert sandbox.list_checkpoints() == []
+
+
+def test_a_sandbox_that_the_user_made_can_be_used_by_its_name(app: App) -> None:
+    app.fake.on("true")
+    made = app.fake.add("mine")
+    made.guest.write("/data/a", b"content", 0o644)
+    sandbox = app.service.create_sandbox(provider_options={"sprites": {"name": "mine"}})
+    assert sandbox.read_file("/data/a") == b"content"
+    assert app.fake.sandbox(sandbox.sandbox_id) is made
+    sandbox.run_command("true")
+    assert app.fake.commands[0].sandbox_id == sandbox.sandbox_id

@@ -20,7 +20,6 @@ from ekairos_sandbox.models import RecordQuery
 from ekairos_sandbox.provider import ProviderContext, SandboxInfo, SandboxRef, Tags
 from ekairos_sandbox.results import RecordPage
 from ekairos_sandbox.testing import FakeProvider, MemorySandboxRepository
-from ekairos_sandbox.testing.fake_provider import FakeSandbox
 
 EACH = 100
 FLEET = 50 * EACH
@@ -100,8 +99,7 @@ class Fleet:
         )
 
     def machine(self, name: str, tags: Tags | None) -> None:
-        guest = self.fake._guest(tags.sandbox_id if tags else "")
-        self.fake.sandboxes[name] = FakeSandbox(name, f"x-{name}", tags, guest)
+        self.fake.add(name, tags, external_id=f"x-{name}")
 
     def service(self) -> RaisingService:
         return SandboxService(
