@@ -49,6 +49,9 @@ SCRIPT_BYTES = 1024 * 1024
 ATTEMPTS = 4
 """How often a ``FileApi`` is asked for one file, before a cut transfer is an error."""
 
+MAX_PAUSE_S = 15.0
+"""Longest pause between two attempts, whatever the provider asks for."""
+
 
 class RemoteFile(Iterator[bytes]):
     """The bytes of a file that is being read, in pieces of any size.
@@ -113,7 +116,7 @@ def _streamed(
     """Yield a file as it was; goes on where it was cut off."""
     done = failures = 0
     while True:
-        problem: SandboxError = TransferError(retryable=True)
+        problem: ProviderError | None = None
         try:
             for piece in _from(done, api.get(path)):
                 done += len(piece)
@@ -131,11 +134,12 @@ def _streamed(
         if done == head.size:
             return
         failures += 1
-        if failures == ATTEMPTS or problem.retryable is False:
+        if failures == ATTEMPTS or (problem is not None and problem.retryable is False):
             raise TransferError(
                 f"{path!r} was cut short: {done} of {head.size} bytes arrived"
             ) from problem
-        (clock or SystemClock()).sleep(0.5 * 2**failures)
+        asked: float | None = getattr(problem, "retry_after_s", None)
+        (clock or SystemClock()).sleep(min(max(2.0**failures / 2, asked or 0.0), MAX_PAUSE_S))
 
 
 def _from(offset: int, pieces: Iterator[bytes]) -> Iterator[bytes]:
