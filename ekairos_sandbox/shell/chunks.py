@@ -9,17 +9,22 @@ PIECE_BYTES = 1 << 20
 
 
 class Pieces:
-    """Bytes in pieces, of a known length, that can be sent more than once."""
+    """Bytes in pieces, that can be sent more than once: its length is in bytes.
+
+    Attributes:
+        pieces: The same for lists and the like, which take a length for the number of pieces and
+            make room for that many.
+    """
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
-        self._pieces = tuple(pieces)
-        self._size = sum(map(len, self._pieces))
+        self.pieces = tuple(pieces)
+        self._size = sum(map(len, self.pieces))
 
     def __len__(self) -> int:
         return self._size
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(self._pieces)
+        return iter(self.pieces)
 
 
 class Chunks:

@@ -57,7 +57,7 @@ class ToolboxFiles:
             operation="write_file",
             repeat="always",
             accept=(200, 201, 400, 404),
-            data=Pieces([head.encode(), *part, f"\r\n--{boundary}--\r\n".encode()]),
+            data=Pieces([head.encode(), *part.pieces, f"\r\n--{boundary}--\r\n".encode()]),
             headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
         )
         if answer.status >= 400:

@@ -71,12 +71,12 @@ def archive_of(path: str, content: Pieces, mode: int) -> Pieces:
     entry.mode = mode
     header = entry.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
     packer = zlib.compressobj(_level(content), wbits=_GZIP)
-    whole = (header, *content, bytes(-len(content) % 512 + 1024))
+    whole = (header, *content.pieces, bytes(-len(content) % 512 + 1024))
     return Pieces([*filter(None, map(packer.compress, whole)), packer.flush()])
 
 
 def _level(content: Pieces) -> int:
     """Return how hard to compress: not at all what is compressed already."""
-    pieces = list(content)
+    pieces = content.pieces
     sample = pieces[len(pieces) // 2][:_SAMPLE_BYTES] if pieces else b""
     return 1 if len(zlib.compress(sample, 1)) < _WORTHWHILE * len(sample) else 0
