@@ -1,7 +1,7 @@
 """Write files through ``shell``: in parts to a temporary file beside the target, then one rename.
 
 Each part goes to its own place in the temporary file, so a part that is sent twice, because the
-answer was lost, does no harm. What a service has an own way in for goes by ``parts`` instead.
+answer was lost, does no harm. Large files go by ``parts`` instead where the service can move them.
 """
 
 from __future__ import annotations
