@@ -34,7 +34,7 @@ from ekairos_sandbox.provider_values import (
 )
 from ekairos_sandbox.results import Checkpoint, PreviewUrl
 from ekairos_sandbox.shell import files as shell_files
-from ekairos_sandbox.shell.base import Carrier
+from ekairos_sandbox.shell.base import FileApi
 
 __all__ = [
     "API_VERSION",
@@ -81,8 +81,9 @@ class Connection(ABC):
             own: first after some seconds, then every half minute with ``$1`` set to ``hold``,
             whose effect must last two minutes at least; and once with ``free`` when the command
             has ended. It must end within seconds and set no variables but ``ek_...``.
-        batches_small_files: Whether ``write_files`` sends small files through ``shell``, many in
-            one call, although ``write_file`` is overridden.
+        file_api: The service's own way to move large files, used by ``read_file`` and
+            ``write_file``; None: there is only ``shell``.
+        clock: Time and sleep between repeated calls of ``read_file`` and ``write_file``.
     """
 
     external_id: str
@@ -93,7 +94,8 @@ class Connection(ABC):
     restored: bool = False
     max_script_bytes: int | None = 131_071
     keep_awake: str = ""
-    batches_small_files: bool = False
+    file_api: FileApi | None = None
+    clock: Clock = SystemClock()
 
     @abstractmethod
     def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
@@ -119,31 +121,30 @@ class Connection(ABC):
     def read_file(self, path: str, *, offset: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a file from ``offset`` on, in pieces of any size.
 
-        The default goes through ``shell``, or faster through the calls of ``FileShell`` (in
-        ``ekairos_sandbox.shell.base``), where a connection has them.
+        The default goes through ``shell`` (faster where a connection has the calls of
+        ``FileShell``, in ``ekairos_sandbox.shell.base``), and takes large files from ``file_api``.
 
         Raises:
             RemoteFileNotFoundError: No such file; raised before the first piece.
             RemoteFileError: A directory, or no permission.
             TransferError: The file changed or the transfer was cut.
         """
-        return shell_files.read_file(self, path, offset=offset)
+        return shell_files.read_file(self, path, offset=offset, clock=self.clock, api=self.file_api)
 
     def write_file(self, path: str, chunks: Iterable[bytes], *, mode: int = 0o644) -> int:
         """Write a file, making parent directories, replacing what was there in one step.
 
-        The default goes through ``shell``. Returns the number of bytes written. When ``chunks``
-        raises, nothing is replaced and the exception passes through.
+        The default goes through ``shell``, and gives large files to ``file_api``. Returns the
+        number of bytes written. When ``chunks`` raises, nothing is replaced and the exception
+        passes through.
 
         Raises:
             RemoteFileError: A directory is in the way, no permission, no space.
             TransferError: The size inside differs from what was sent.
         """
-        return shell_files.write_file(self, path, chunks, mode=mode, carrier=self.carrier())
-
-    def carrier(self) -> Carrier | None:
-        """Return a faster way in for large files, used by ``write_file``; None: only ``shell``."""
-        return None
+        return shell_files.write_file(
+            self, path, chunks, mode=mode, clock=self.clock, api=self.file_api
+        )
 
     def check_background(self, timeout_s: float | None) -> None:
         """Refuse a command without a waiting client that the service itself would end. No I/O.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -134,7 +134,7 @@ class ProviderApi:
     ) -> HttpResponse:
         """Send a request and return its answer if its status is one of ``accept``.
 
-        A body that is sent more than once must be bytes.
+        A body that is sent more than once must be in memory: bytes, or ``Pieces``.
 
         Args:
             method: Such as ``"GET"``.
@@ -152,7 +152,7 @@ class ProviderApi:
         """
         _add_json(arguments, json_body)
 
-        if repeat != "never" and not isinstance(arguments.get("data"), bytes | None):
+        if repeat != "never" and not isinstance(arguments.get("data"), Sized | None):
             raise ValueError("a body that is read while it is sent cannot be sent again")
 
         def once() -> HttpResponse:

@@ -118,7 +118,6 @@ def write_files(connection: Connection, home: str, files: Files) -> TransferStat
     """
     checked = normalise(files, home)
     native = type(connection).write_file is not Connection.write_file
-    native = native and not connection.batches_small_files
     total = 0
     batch: list[SmallFile] = []
     batched = 0

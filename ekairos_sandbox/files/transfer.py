@@ -24,7 +24,7 @@ from ekairos_sandbox.files.names import components
 from ekairos_sandbox.provider import Connection
 from ekairos_sandbox.results import CommandResult, TransferStats
 from ekairos_sandbox.shell import files as shell_files
-from ekairos_sandbox.shell.exchange import reason
+from ekairos_sandbox.shell.exchange import DirectoryError, reason
 
 RunCommand = Callable[[list[str]], CommandResult]
 """Runs a command in the sandbox, however long it takes, and returns how it ended."""
@@ -120,23 +120,42 @@ def download(
         OSError: The local file system refused.
     """
     source, target = remote_path(remote, home), Path(local)
-    found = shell_files.stat(connection, source)
-    if found.kind == "directory":
+    try:
+        content, size_before, mode = _open(connection, source)
+    except DirectoryError:
         return _download_tree(connection, home, source, target, run, progress, limits)
-    if found.kind == "other":
-        raise RemoteFileError(f"is not a regular file in the sandbox: {source!r}", path=source)
     if target.is_dir():
         raise IsADirectoryError(f"{str(target)!r} is a directory; name the file to write")
-    if limits is not None and limits.bytes is not None and found.size > limits.bytes:
+    if limits is not None and limits.bytes is not None and size_before > limits.bytes:
         raise TransferError(f"{source!r} has more than {limits.bytes} bytes", retryable=False)
-    total = found.size or None
+    total = size_before or None
     size = 0
-    with replacing(target, found.mode & 0o777) as file:
-        for chunk in counted(connection.read_file(source), progress, total):
+    with replacing(target, mode & 0o777) as file:
+        for chunk in counted(content, progress, total):
             size += file.write(chunk)
         if total is not None and size != total:
             raise _cut(source, size, total)
     return TransferStats(files=1, bytes=size)
+
+
+def _open(connection: Connection, path: str) -> tuple[Iterator[bytes], int, int]:
+    """Return a file's content, size (0: not known) and mode.
+
+    Raises:
+        DirectoryError: It is a directory.
+        RemoteFileError: It is a device, or cannot be read.
+    """
+    if type(connection).read_file is Connection.read_file:
+        file = shell_files.read_file(
+            connection, path, clock=connection.clock, api=connection.file_api
+        )
+        return file, file.size, file.mode
+    found = shell_files.stat(connection, path)
+    if found.kind == "directory":
+        raise DirectoryError(path=path)
+    if found.kind == "other":
+        raise RemoteFileError(f"is not a regular file in the sandbox: {path!r}", path=path)
+    return connection.read_file(path), found.size, found.mode
 
 
 def _upload_tree(

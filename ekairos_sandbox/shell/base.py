@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
+
+from ekairos_sandbox.shell.chunks import Pieces
 
 
 class Shell(Protocol):
@@ -41,18 +44,36 @@ class FileShell(Shell, Protocol):
         """
 
 
-class Carrier(Protocol):
-    """Another way to bring bytes in than a part of a script; good for one file.
+class FileApi(Protocol):
+    """A service's own way to move the bytes of files, for those that are too large for a script.
 
-    Scripts then put them into their place, so it needs not be atomic or exact about names.
+    It needs to be neither atomic nor complete: scripts join the parts, compare sizes, rename, and
+    say what a file was before and after it was read. It gets absolute paths of printable text.
 
     Attributes:
-        part_bytes: How many bytes ``send`` takes at most.
-        path: Where it leaves them: absolute, of plain characters, nothing else's.
+        part_bytes: How many bytes ``put`` takes at most. A part is in memory while it is sent.
+        private: Whether others inside cannot read what ``put`` makes. If not, parts are put into
+            a folder that they cannot enter, which takes one call of ``shell`` more.
     """
 
-    part_bytes: int
-    path: str
+    @property
+    def part_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def private(self) -> bool: ...  # noqa: D102
 
-    def send(self, part: bytes) -> None:
-        """Put bytes at ``path``, in the place of what is there; the file's mode stays."""
+    def put(self, path: str, part: Pieces) -> None:
+        """Make a file, or make it anew after an answer was lost.
+
+        Raises:
+            RemoteFileError: The service says what is wrong inside.
+            ProviderError: Anything else.
+        """
+
+    def get(self, path: str) -> Iterator[bytes]:
+        """Yield the bytes of a file from its beginning on.
+
+        Raises:
+            RemoteFileError: The service has no such file, or does not hand it out; scripts are
+                asked then.
+            ProviderError: Anything else, also from the iterator.
+        """

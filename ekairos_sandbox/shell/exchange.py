@@ -60,6 +60,10 @@ class MissingToolError(RemoteFileError):
         self.tool = tool
 
 
+class DirectoryError(RemoteFileError):
+    """It is a directory."""
+
+
 def assign(name: str, value: str | bytes) -> bytes:
     """Return sh statements, ended by a newline, that set a variable to exactly ``value``.
 
@@ -161,7 +165,8 @@ def _refusal(fields: list[str], paths: list[str]) -> SandboxError:
             f"the temporary file for {path!r} disappeared while it was being written",
             outcome="failed" if kind == "gone" else "unknown",
         )
-    return RemoteFileError(f"{_REASONS.get(kind) or reason(detail)}: {path!r}", path=path)
+    cls = DirectoryError if kind == "isdir" else RemoteFileError
+    return cls(f"{_REASONS.get(kind) or reason(detail)}: {path!r}", path=path)
 
 
 _REASONS = {

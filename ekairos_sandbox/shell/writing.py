@@ -1,8 +1,7 @@
 """Write files through ``shell``: in parts to a temporary file beside the target, then one rename.
 
 Each part goes to its own place in the temporary file, so a part that is sent twice, because the
-answer was lost, does no harm. Only the rename cannot be repeated; whether it happened shows in
-the target having the size and time of the temporary file that is no longer there.
+answer was lost, does no harm. Large files go by ``parts`` instead where the service can move them.
 """
 
 from __future__ import annotations
@@ -13,57 +12,36 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ekairos_sandbox.clock import Clock
-from ekairos_sandbox.exceptions import RemoteFileError, SandboxError
-from ekairos_sandbox.shell.base import DIRECT_BYTES, Carrier, FileShell, Shell
+from ekairos_sandbox.exceptions import RemoteFileError, SandboxError, SandboxGoneError
+from ekairos_sandbox.shell.base import DIRECT_BYTES, FileApi, FileShell, Shell
 from ekairos_sandbox.shell.chunks import Chunks
 from ekairos_sandbox.shell.envelope import new_nonce
-from ekairos_sandbox.shell.exchange import SCRIPT_OVERHEAD, MissingToolError, RunScript, ask, assign
-from ekairos_sandbox.shell.quoting import printf_format, quote
+from ekairos_sandbox.shell.exchange import SCRIPT_OVERHEAD, MissingToolError, RunScript, ask
+from ekairos_sandbox.shell.parts import can_write, write_in_parts
+from ekairos_sandbox.shell.placing import PLACING, check_mode, finish, where
+from ekairos_sandbox.shell.quoting import printf_format
 
 PART_BYTES = 4 * 1024 * 1024
 """Bytes per call where the provider sets no limit to a script's length."""
 
+SCRIPT_BYTES = 1024 * 1024
+"""Content up to here goes by script although there is a ``FileApi``: that is one call."""
+
 FILES_PER_CALL = 200
 """Small files that go in one call, so that it ends in seconds."""
 
-# at: sets P to where the file shall be, links followed, and T to the temporary file beside it.
 # put: stores standard input, decoded, as one part of T. take: the same of descriptor 4, as it is.
-# has: checks how much T holds. fin: checks T and moves it to P; without an identity, a missing T
-# means that the same script is at it twice, as its answer was lost while it ran, and that the other
-# one was first.
-_WRITE = b"""\
-need stat dd tr readlink mkdir chmod mv rm
-id() { stat -L -c '%s-%y' "$1" | tr -d ': '; }
-at() {
- I=$1 T=
- case $P in /*) ;; *) P=${HOME:-}/$P ;; esac
- n=0
- while [ -L "$P" ]; do
-  l=$(readlink "$P" && echo .); l=${l%??}; n=$((n+1)); [ "$l" ] && [ $n -le 40 ] || no link
-  case $l in /*) P=$l ;; *) P=${P%/*}/$l ;; esac
- done
- [ ! -d "$P" ] || no isdir
- [ ! -e "$P" ] || [ -f "$P" ] || no special
- d=${P%/*}
- [ -d "$d/" ] || m=$(mkdir -p "$d" 2>&1) || no failed "$m"
- T=$d/$Q
-}
+# has: checks how much T holds.
+_WRITE = (
+    PLACING
+    + b"""\
+need dd
 store() { umask 077; dd bs="$1" seek="$2" conv=notrunc of="$T"; }
 put() { m=$({ dec | store "$1" "$2"; } 2>&1) || no failed "$m"; }
 take() { m=$(store "$1" "$2" 2>&1 <&4) || no failed "$m"; }
 has() { [ "$(stat -c %s "$T")" -ge "$1" ] || no short; }
-fin() {
- if [ -f "$T" ]; then
-  [ "$(stat -c %s "$T")" = "$1" ] || no short
-  m=$({ chmod "$2" "$T" && mv -f "$T" "$P"; } 2>&1) || no failed "$m"
-  [ ! -d "$P" ] || { T=$P/$Q; no isdir; }
- else
-  if [ -n "$3" ]; then [ "$(id "$P")" = "$3" ]
-  else [ -f "$P" ] && [ "$(stat -L -c %s "$P")" = "$1" ]
-  fi || no lost
- fi
-}
 """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +91,15 @@ def write_file(
     *,
     mode: int = 0o644,
     clock: Clock | None = None,
-    carrier: Carrier | None = None,
+    api: FileApi | None = None,
 ) -> int:
     """Write a file in one step for everybody who reads it, and return its size in bytes.
 
     Parents are made. What was there is replaced once all of the new content is stored; a link is
     followed, so that it stays and its target is replaced. The file belongs to the user that the
     shell runs as. Content that fits into one script takes one call. At most three parts of 4 MiB
-    are in memory at once, or of 8 MiB with a ``FileShell``, or of a carrier's size. When ``chunks``
-    raises, nothing is replaced and the error passes through.
+    are in memory at once, or of 8 MiB with a ``FileShell``, or one part of a ``FileApi``. When
+    ``chunks`` raises, nothing is replaced and the error passes through.
 
     Args:
         shell: Where.
@@ -129,16 +107,18 @@ def write_file(
         chunks: Its content in pieces of any size.
         mode: Permission bits, whatever the umask inside.
         clock: Time and sleep between repeated calls.
-        carrier: Brings in what does not fit into one script; None: scripts do.
+        api: Brings in what does not fit into one script; None: scripts do.
 
     Raises:
         RemoteFileError: A directory or device is in the way, no permission, no space.
         TransferError: What is stored inside is not what was sent.
         ValueError: The path or mode cannot be.
     """
-    transfer = _Transfer(shell, path, mode, clock, carrier)
+    transfer = _Transfer(shell, path, mode, clock, api if can_write(path) else None)
     try:
         return transfer.send(Chunks(chunks), _BASE64)
+    except SandboxGoneError:
+        raise
     except BaseException:
         transfer.discard()
         raise
@@ -148,24 +128,27 @@ class _Transfer:
     """One file on its way."""
 
     def __init__(
-        self, shell: Shell, path: str, mode: int, clock: Clock | None, carrier: Carrier | None
+        self, shell: Shell, path: str, mode: int, clock: Clock | None, api: FileApi | None
     ) -> None:
         self._shell = shell
-        self._carrier = carrier
+        self._api = api
         self._path = path
         self._mode = check_mode(mode)
         self._clock = clock
-        self._where = _where(path, 0, new_nonce())
+        self._where = where(path, 0, new_nonce())
         self._begun = False
 
     def send(self, source: Chunks, coding: _Coding) -> int:
         size = self._part_bytes(coding)
         part = source.take(size)
         whole = source.at_end()
-        if not whole and self._carrier is not None:
+        if not whole and self._api is not None:
             source.put_back(part)
-            return self._send_carried(source, self._carrier)
-        check = _finish(len(part), self._mode) if whole else _holds(len(part))
+            del part
+            return write_in_parts(
+                self._shell, self._api, self._path, source, self._mode, self._clock
+            )
+        check = finish(len(part), self._mode) if whole else _holds(len(part))
         try:
             self._store(coding, part, size, 0, check)
         except MissingToolError as error:
@@ -180,26 +163,7 @@ class _Transfer:
         while part := source.take(size):
             index, total = total // size, total + len(part)
             identity = self._store(coding, part, size, index, _holds(total))
-        self._ask(_finish(total, self._mode, identity))
-        return total
-
-    def _send_carried(self, source: Chunks, carrier: Carrier) -> int:
-        """Have each part carried to its path, and store it from there."""
-        path, size = quote(carrier.path), carrier.part_bytes
-        # Made with its mode before anything is in it, which the carrier leaves as it is.
-        self._ask(b'(umask 077; true >"$T" && true >%s) || no denied\n' % path)
-        total, identity = 0, ""
-        try:
-            while part := source.take(size):
-                carrier.send(part)
-                index, total = total // size, total + len(part)
-                take = b"take %d %d 4<%s || no lost\n" % (size, index, path)
-                identity = self._ask(b"".join((_EXISTS, take, _holds(total))))
-            self._ask(_finish(total, self._mode, identity))
-        finally:
-            with contextlib.suppress(SandboxError):
-                body = b"rm -f %s; say done\n" % path
-                ask(self._shell, body, [self._path], repeat=False, timeout_s=15.0)
+        self._ask(finish(total, self._mode, identity))
         return total
 
     def _store(
@@ -239,15 +203,16 @@ class _Transfer:
         limit = self._shell.max_script_bytes
         if isinstance(self._shell, FileShell):
             return DIRECT_BYTES
+        most = PART_BYTES if self._api is None else SCRIPT_BYTES
         if limit is None:
-            return PART_BYTES
+            return most
         size = coding.capacity(limit - _FIXED_BYTES - _FILE_BYTES - len(self._where))
         if size <= 0:
             raise RemoteFileError(
                 f"the provider's limit of {limit} bytes per script leaves no room for the content",
                 path=self._path,
             )
-        return min(size, PART_BYTES)
+        return min(size, most)
 
 
 def write_small_files(
@@ -290,11 +255,11 @@ def _send_batches(
     for file in files:
         size = len(file.data)
         lines = coding.store(file.data, max(size, 1), 0)
-        lines += _finish(size, check_mode(file.mode))
-        block = _where(file.path, len(blocks), nonce) + lines
+        lines += finish(size, check_mode(file.mode))
+        block = where(file.path, len(blocks), nonce) + lines
         if len(block) > room or len(blocks) == FILES_PER_CALL:
             flush()
-            block = _where(file.path, 0, nonce) + lines
+            block = where(file.path, 0, nonce) + lines
         if len(block) > room:
             write_file(shell, file.path, [file.data], mode=file.mode, clock=clock)
             continue
@@ -304,100 +269,9 @@ def _send_batches(
     flush()
 
 
-# The parts are removed after the rename, the first one first: without it the file is in place.
-_JOIN = b"""\
-need cat
-if [ -e "$1" ]; then
- m=$({ umask 077; cat "$@" >"$T"; } 2>&1) || no failed "$m"
- fin "$S" "$M" ''
-else
- [ -f "$P" ] && [ "$(stat -c %s "$P")" = "$S" ] || no lost
-fi
-rm -f "$@"
-say done
-"""
-
-
-class Parts:
-    """A file that comes into the sandbox as several, by other means than ``shell``.
-
-    Get a path for each part from ``new``, write it there, and ``join`` them.
-
-    Attributes:
-        size: Bytes of all parts together.
-    """
-
-    def __init__(self, path: str, mode: int) -> None:
-        self._path = path
-        self._mode = check_mode(mode)
-        self._nonce = new_nonce()
-        self._prefix = f"{path[: -len(_name(path))]}{_temporary(path, self._nonce)}"
-        self._count = 0
-        self.size = 0
-
-    def new(self, size: int) -> str:
-        """Return the path for the next part, of so many bytes."""
-        self._count += 1
-        self.size += size
-        return f"{self._prefix}.{self._count}"
-
-    def join(self, shell: Shell, *, clock: Clock | None = None) -> None:
-        """Make one file of the parts and put it in its place, as ``write_file`` does. One call.
-
-        Raises:
-            RemoteFileError: A directory or device is in the way, no permission, no space.
-            TransferError: What is stored inside is not what was sent.
-        """
-        head = _WRITE + _where(self._path, 0, self._nonce) + self._names()
-        body = b"S=%d M=%04o\n" % (self.size, self._mode) + _JOIN
-        ask(shell, head + body, [self._path], clock=clock)
-
-    def discard(self, shell: Shell, *, clock: Clock | None = None) -> None:
-        """Remove the parts, if the sandbox can be asked."""
-        with contextlib.suppress(SandboxError):
-            body = self._names() + b'rm -f "$@"; say done\n'
-            ask(shell, body, [self._path], repeat=False, timeout_s=15.0, clock=clock)
-
-    def _names(self) -> bytes:
-        numbers = b" ".join(b'"$R.%d"' % number for number in range(1, self._count + 1))
-        return b"%sset -- %s\n" % (assign("R", self._prefix), numbers)
-
-
 _EXISTS = b'[ -f "$T" ] || no gone\n'
-
-
-def _where(path: str, number: int, nonce: str) -> bytes:
-    temporary = assign("Q", _temporary(path, nonce))
-    return b"%s%sat %d\n" % (assign("P", path), temporary, number)
-
-
-def _temporary(path: str, nonce: str) -> str:
-    return f".{_name(path)[:48]}.ekairos-{nonce}"
 
 
 def _holds(total: int) -> bytes:
     """A statement that checks that so many bytes are stored."""
     return b"has %d\n" % total
-
-
-def _finish(total: int, mode: int, identity: str = "") -> bytes:
-    """Statements that put the file in its place, or see that this has happened already."""
-    return b"fin %d %04o %s\n" % (total, mode, quote(identity))
-
-
-def check_mode(mode: int) -> int:
-    """Return permission bits if they are such.
-
-    Raises:
-        ValueError: They are not.
-    """
-    if not 0 <= mode <= 0o7777:
-        raise ValueError("mode must be between 0 and 0o7777")
-    return mode
-
-
-def _name(path: str) -> str:
-    name = path.rpartition("/")[2]
-    if name in {"", ".", ".."}:
-        raise ValueError(f"{path!r} does not end with the name of a file")
-    return name

@@ -163,6 +163,24 @@ class AmbiguitySuite(Suite):
         assert line.sandbox.read_file(f"{folder}/file") == b"content\n"
         assert sh(line.sandbox, "ls -A $1", folder).output == "file\n"
 
+    @pytest.mark.parametrize("fault", [refused, lost_before, lost_after])
+    def test_a_large_file_is_right_whatever_becomes_of_a_call(
+        self, line: Line, folder: str, fault: Fault
+    ) -> None:
+        data = bytes(range(256)) * 6000
+        for operation in ("shell", "put", "get", "write_file", "read_file"):
+            line.faults.at(operation, fault, 1)
+        try:
+            line.sandbox.write_files({f"{folder}/file": data})
+        except ProviderError:
+            line.sandbox.write_files({f"{folder}/file": data})
+        try:
+            assert line.sandbox.read_file(f"{folder}/file") == data
+        except ProviderError:
+            assert line.sandbox.read_file(f"{folder}/file") == data
+        line.faults.clear()
+        assert sh(line.sandbox, "ls -A $1", folder).output == "file\n"
+
     def test_a_creation_whose_answer_was_lost_is_found(self, lab: Lab) -> None:
         faults = Faults()
         faults.at("create", lost_after)

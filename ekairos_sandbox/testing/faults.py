@@ -15,6 +15,8 @@ from ekairos_sandbox.clock import Clock, SystemClock
 from ekairos_sandbox.exceptions import ProviderTimeoutError, ProviderUnavailableError
 from ekairos_sandbox.provider import Connection, CreateSpec, Provider, SandboxInfo, SandboxRef
 from ekairos_sandbox.results import Checkpoint, PreviewUrl
+from ekairos_sandbox.shell.base import FileApi
+from ekairos_sandbox.shell.chunks import Pieces
 
 T = TypeVar("T")
 
@@ -141,6 +143,22 @@ class Faults:
         return call() if fault is None else cast(T, fault(call))
 
 
+class _FaultyFiles:
+    """The file API of a connection, whose calls go through ``faults``."""
+
+    def __init__(self, inner: FileApi, faults: Faults) -> None:
+        self.inner = inner
+        self.faults = faults
+        self.part_bytes = inner.part_bytes
+        self.private = inner.private
+
+    def put(self, path: str, part: Pieces) -> None:
+        self.faults.run("put", lambda: self.inner.put(path, part))
+
+    def get(self, path: str) -> Iterator[bytes]:
+        return self.faults.run("get", lambda: self.inner.get(path))
+
+
 class FaultyConnection(Connection):
     """A connection whose calls go through ``faults``; made by ``FaultyProvider``.
 
@@ -158,7 +176,9 @@ class FaultyConnection(Connection):
         self.restored = inner.restored
         self.max_script_bytes = inner.max_script_bytes
         self.keep_awake = inner.keep_awake
-        self.batches_small_files = inner.batches_small_files
+        self.clock = inner.clock
+        if inner.file_api is not None:
+            self.file_api = _FaultyFiles(inner.file_api, faults)
 
     def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
         """See ``Connection.shell``."""

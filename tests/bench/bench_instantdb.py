@@ -98,13 +98,13 @@ def _cpu(repository: InstantSandboxRepository, app: dict[str, str]) -> Iterator[
 
 LISTING = """
 import json, sys, time
-from bench.measure import peak_mib
+from bench.measure import begin_peak, peak_mib
 from ekairos_sandbox.models import RecordQuery
 from ekairos_sandbox.repository.instantdb import InstantClient, InstantSandboxRepository
 url, app_id, token = sys.argv[1:]
 repository = InstantSandboxRepository(InstantClient(app_id, token, base_url=url, environ={}))
 repository.list(RecordQuery(limit=1))
-before, started = peak_mib(), time.perf_counter()
+before, started = begin_peak(), time.perf_counter()
 listed = sum(1 for _ in repository.iterate(RecordQuery(limit=500)))
 print(json.dumps([listed, time.perf_counter() - started, peak_mib() - before]))
 """

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.measure import Row, peak_mib, sandbox
+from bench.measure import Row, begin_peak, peak_mib, sandbox
 
 MIB = 1 << 20
 
@@ -21,19 +21,18 @@ def rows() -> Iterator[Row]:
         with source.open("wb") as file:
             for _ in range(1024):
                 file.write(block)
-        before = peak_mib()
         acts: dict[str, Callable[[], object]] = {
             "1 GiB up": lambda: box.upload(source, "big"),
             "1 GiB down": lambda: box.download("big", back),
         }
         for what, act in acts.items():
-            started = time.perf_counter()
+            before, started = begin_peak(), time.perf_counter()
             act()
             spent = time.perf_counter() - started
             extra = peak_mib() - before
             yield Row(what, f"{1024 / spent:.0f} MiB/s, {extra:.0f} MiB extra", "64 MiB extra")
         assert back.stat().st_size == 1024 * MIB
-        started = time.perf_counter()
+        before, started = begin_peak(), time.perf_counter()
         with box.stream_command(["head", "-c", "200000000", "/dev/zero"]) as stream:
             size = sum(len(chunk.data) for chunk in stream)
         spent = time.perf_counter() - started

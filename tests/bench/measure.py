@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import statistics
 import tempfile
 import time
@@ -37,12 +38,19 @@ def in_turn(
 
 
 def peak_mib() -> float:
-    """Highest memory this process has used so far, MiB; Linux only."""
+    """Highest memory this process has used since ``begin_peak``, MiB; Linux only."""
     # ``ru_maxrss`` begins with what the parent process had.
     [line] = [
         line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line
     ]
     return int(line.split()[1]) / 1024
+
+
+def begin_peak() -> float:
+    """Forget the peak of whatever ran before; return what is in use now, MiB."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak_mib()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.measure import in_turn, peak_mib
+from bench.measure import begin_peak, in_turn, peak_mib
 
 from ekairos_sandbox import RaisingSandbox, SandboxService
 from ekairos_sandbox.provider import ProviderContext
@@ -74,7 +74,7 @@ def commands(order: dict[str, Any], folder: Path) -> dict[str, float]:
 def our_files(order: dict[str, Any], folder: Path) -> dict[str, float]:
     box = _box(order, folder)
     source = _source(folder)
-    before = peak_mib()
+    before = begin_peak()
     up = _timed(lambda: box.upload(source, "big"))
     down = _timed(lambda: box.download("big", folder / "back"))
     extra = peak_mib() - before
@@ -119,7 +119,7 @@ def raw_files(order: dict[str, Any], folder: Path) -> dict[str, float]:
 
 def our_output(order: dict[str, Any], folder: Path) -> dict[str, float]:
     box = _box(order, folder)
-    before = peak_mib()
+    before = begin_peak()
     size = 0
 
     def act() -> None:
@@ -135,7 +135,7 @@ def our_output(order: dict[str, Any], folder: Path) -> dict[str, float]:
 
 def their_output(order: dict[str, Any], folder: Path) -> dict[str, float]:
     sprite = _sprite(order)
-    before = peak_mib()
+    before = begin_peak()
     with (folder / "out").open("wb") as sink:
         argv = ("head", "-c", str(OUTPUT_BYTES), "/dev/zero")
         spent = _timed(lambda: sprite.command(*argv, stdout=sink).run())

@@ -13,7 +13,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench.measure import in_turn
+from bench.measure import begin_peak, in_turn, peak_mib
 
 MIB = 1 << 20
 TIMES = 25
@@ -66,13 +66,6 @@ def theirs(environ: dict[str, str], folder: Path) -> dict[str, Callable[[], obje
     }
 
 
-def peak_mib() -> float:
-    """Highest memory since it was last reset, MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = [line for line in lines if line.startswith("VmHWM:")]
-    return int(peak.split()[1]) / 1024
-
-
 def main() -> None:
     order = json.load(sys.stdin)
     with tempfile.TemporaryDirectory() as name:
@@ -87,9 +80,7 @@ def main() -> None:
                 strict=True,
             )
         )
-        # What the parent had was inherited.
-        Path("/proc/self/clear_refs").write_text("5")
-        before = peak_mib()
+        before = begin_peak()
         took["up"], took["down"] = in_turn(3, acts["up"], acts["down"])
         took["extra"] = peak_mib() - before
         took["peak"] = peak_mib()

@@ -15,8 +15,9 @@ from ekairos_sandbox.exceptions import (
     RemoteFileNotFoundError,
     TransferError,
 )
-from ekairos_sandbox.shell import files
-from ekairos_sandbox.shell.files import PIECE_BYTES, RemoteStat, read_file, read_head, stat
+from ekairos_sandbox.shell import reading
+from ekairos_sandbox.shell.files import RemoteStat, read_file, stat
+from ekairos_sandbox.shell.reading import PIECE_BYTES, read_head
 
 EVERY_BYTE = bytes(range(256))
 
@@ -28,7 +29,7 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> TmpShell:
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PIECE_BYTES", 100)
+    monkeypatch.setattr(reading, "PIECE_BYTES", 100)
 
 
 @pytest.fixture

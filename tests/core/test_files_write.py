@@ -87,68 +87,6 @@ def test_a_file_beyond_the_script_limit_goes_in_parts(shell: TmpShell) -> None:
     assert everything_in(Path(shell.home)) == ["f"]
 
 
-def put_parts(shell: TmpShell, parts: writing.Parts, *contents: bytes) -> None:
-    for content in contents:
-        Path(parts.new(len(content))).write_bytes(content)
-
-
-@pytest.mark.parametrize("name", ["f", "new\nline", "-rf $HOME 'x'", "x" * 200])
-def test_parts_that_came_by_other_means_are_joined(shell: TmpShell, name: str) -> None:
-    path = f"{shell.home}/{name}"
-    parts = writing.Parts(path, 0o640)
-    put_parts(shell, parts, b"a" * 10, b"b", *([b"c"] * 10))
-    parts.join(shell)
-    assert Path(path).read_bytes() == b"a" * 10 + b"b" + b"c" * 10
-    assert stat.S_IMODE(Path(path).stat().st_mode) == 0o640
-    assert everything_in(Path(shell.home)) == [name]
-    assert shell.calls == 1
-
-
-@pytest.mark.parametrize("kind", ["drop_before", "drop_after", "cut"])
-def test_joining_parts_may_be_repeated(tmp_path: Path, kind: str) -> None:
-    shell = TmpShell(tmp_path, faults=lost(kind, 0))
-    parts = writing.Parts(f"{tmp_path}/f", 0o644)
-    put_parts(shell, parts, b"a", b"b")
-    parts.join(shell, clock=FakeClock())
-    assert everything_in(tmp_path) == ["f"]
-    assert (tmp_path / "f").read_bytes() == b"ab"
-
-
-def test_joining_follows_a_link_and_keeps_it(tmp_path: Path) -> None:
-    (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "old").write_bytes(b"old")
-    (tmp_path / "link").symlink_to("there/old")
-    shell = TmpShell(tmp_path)
-    parts = writing.Parts(f"{tmp_path}/link", 0o644)
-    put_parts(shell, parts, b"new")
-    parts.join(shell)
-    assert (tmp_path / "link").readlink() == Path("there/old")
-    assert (tmp_path / "there" / "old").read_bytes() == b"new"
-    assert everything_in(tmp_path) == ["link", "there", "there/old"]
-
-
-def test_parts_that_do_not_fit_replace_nothing_and_can_be_discarded(tmp_path: Path) -> None:
-    (tmp_path / "f").write_bytes(b"old")
-    shell = TmpShell(tmp_path)
-    parts = writing.Parts(f"{tmp_path}/f", 0o644)
-    put_parts(shell, parts, b"a", b"b")
-    Path(parts.new(1)).write_bytes(b"")
-    with pytest.raises(TransferError):
-        parts.join(shell, clock=FakeClock())
-    assert (tmp_path / "f").read_bytes() == b"old"
-    parts.discard(shell)
-    assert everything_in(tmp_path) == ["f"]
-
-
-def test_a_directory_is_not_replaced_by_parts(tmp_path: Path) -> None:
-    (tmp_path / "f").mkdir()
-    shell = TmpShell(tmp_path)
-    parts = writing.Parts(f"{tmp_path}/f", 0o644)
-    put_parts(shell, parts, b"a")
-    with pytest.raises(RemoteFileError, match="directory"):
-        parts.join(shell)
-
-
 def test_a_limit_that_leaves_no_room_is_an_error(tmp_path: Path) -> None:
     shell = TmpShell(tmp_path, max_script_bytes=1_000)
     with pytest.raises(RemoteFileError, match="1000 bytes"):

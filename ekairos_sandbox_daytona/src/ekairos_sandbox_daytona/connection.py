@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import secrets
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -20,17 +19,16 @@ from ekairos_sandbox.exceptions import (
 from ekairos_sandbox.http import HttpResponse
 from ekairos_sandbox.provider import Connection, Ownership, SandboxRef, gone
 from ekairos_sandbox.results import PreviewUrl
-from ekairos_sandbox.shell.base import Carrier
 from ekairos_sandbox.shell.quoting import printf_format, quote
 from ekairos_sandbox_daytona.api import NAME, DaytonaApi, body_of
 from ekairos_sandbox_daytona.control import ControlPlane
+from ekairos_sandbox_daytona.files import ToolboxFiles
 from ekairos_sandbox_daytona.order import minutes_to_live
 from ekairos_sandbox_daytona.states import GONE, STOPPED, epoch_ms, run_state, state_of
 
 Json = dict[str, Any]
 
 DEFAULT_AUTO_STOP_MIN = 15
-UPLOAD_BYTES = 4 * 1024 * 1024
 SLACK_BYTES = 64 * 1024
 
 
@@ -74,6 +72,10 @@ class DaytonaConnection(Connection):
         self._ref = ref
         self._client = client
         self._toolbox = str(data["toolboxProxyUrl"])
+        self.clock = api.clock
+        self.file_api = ToolboxFiles(
+            lambda: api.toolbox(self._toolbox), external_id, self._did_not_run
+        )
 
     def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
         """Run a script; see ``Connection.shell``.
@@ -98,31 +100,6 @@ class DaytonaConnection(Connection):
         if len(output) > max_bytes:
             raise _too_much(max_bytes)
         return output
-
-    def carrier(self) -> Carrier:
-        """Return the toolbox's own upload, which is neither atomic nor exact about names."""
-        return _Uploads(self)
-
-    def upload(self, path: str, data: bytes) -> None:
-        """Upload bytes to a plain path inside, replacing what is there; safe to repeat."""
-        boundary = secrets.token_hex(16)
-        head = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="files[0].path"\r\n\r\n{path}'
-            f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="files[0].file"; '
-            f'filename="part"\r\nContent-Type: application/octet-stream\r\n\r\n'
-        )
-        toolbox = self._api.toolbox(self._toolbox)
-        answer = toolbox.call(
-            "POST",
-            f"/{self.external_id}/files/bulk-upload",
-            operation="write_file",
-            repeat="always",
-            accept=(200, 201, 400, 404),
-            data=b"".join((head.encode(), data, f"\r\n--{boundary}--\r\n".encode())),
-            headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
-        )
-        if answer.status >= 400:
-            raise self._did_not_run(answer)
 
     def check_background(self, timeout_s: float | None) -> None:
         """Refuse a background command that the idle stop may end; see ``Connection``."""
@@ -219,20 +196,6 @@ class DaytonaConnection(Connection):
         return ProviderUnavailableError(
             error.message, provider=NAME, operation="shell", status=answer.status
         )
-
-
-class _Uploads:
-    """Carries parts of a file to a temporary path inside."""
-
-    part_bytes = UPLOAD_BYTES
-
-    def __init__(self, connection: DaytonaConnection) -> None:
-        self._connection = connection
-        self.path = f"/tmp/.ekairos-{secrets.token_hex(8)}"  # noqa: S108 - made with mode 0600
-
-    def send(self, part: bytes) -> None:
-        """Put a part at ``path``."""
-        self._connection.upload(self.path, part)
 
 
 def _command(script: bytes) -> str:

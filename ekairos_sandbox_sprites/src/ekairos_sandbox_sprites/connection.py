@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ekairos_sandbox.exceptions import (
@@ -14,8 +14,9 @@ from ekairos_sandbox.exceptions import (
 from ekairos_sandbox.http_errors import TransportError
 from ekairos_sandbox.provider import Connection, Ownership, SandboxRef, gone
 from ekairos_sandbox.results import Checkpoint, PreviewUrl
-from ekairos_sandbox_sprites import checkpoints, files
+from ekairos_sandbox_sprites import checkpoints
 from ekairos_sandbox_sprites.api import SpriteMissingError, SpritesApi, sprite_path
+from ekairos_sandbox_sprites.files import SpriteFiles
 
 if TYPE_CHECKING:
     from ekairos_sandbox_sprites.options import SpritesSettings
@@ -81,7 +82,6 @@ class SpritesConnection(Connection):
 
     max_script_bytes = BODY_BYTES - len(_HEAD)
     keep_awake = KEEP_AWAKE
-    batches_small_files = True
 
     def __init__(
         self,
@@ -100,6 +100,8 @@ class SpritesConnection(Connection):
         self._api = api
         self._settings = settings
         self._ref = ref
+        self.clock = api.clock
+        self.file_api = SpriteFiles(api, ref.name, self._existing)
 
     def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
         """Run a script as the standard input of a shell inside; see ``Connection.shell``.
@@ -141,22 +143,6 @@ class SpritesConnection(Connection):
         if len(last) == 2 and last[0] == _EXIT and last[1] not in _FRAMING:
             del output[-1:]
         return bytes(output)
-
-    def read_file(self, path: str, *, offset: int = 0) -> Iterator[bytes]:
-        """Yield a file's bytes; see ``Connection.read_file``.
-
-        Up to 256 KiB take one call. Of larger files a change that keeps the size is not noticed.
-        """
-        return files.read(self, self._api, self._ref.name, path, offset)
-
-    def write_file(self, path: str, chunks: Iterable[bytes], *, mode: int = 0o644) -> int:
-        """Write a file; see ``Connection.write_file``.
-
-        Up to 256 KiB take one call; what is larger goes up in parts of 16 MiB, one in memory at a
-        time, and needs twice its size on the disk for a moment.
-        """
-        with self._existing("write_file"):
-            return files.write(self, self._api, self._ref.name, path, chunks, mode)
 
     def end_commands(self) -> None:
         """End every command that was started by this library; up to 5 seconds.

@@ -17,6 +17,7 @@ from ekairos_sandbox.exceptions import ProviderError, ProviderUnavailableError
 from ekairos_sandbox.http import HttpClient, HttpResponse, HttpStream
 from ekairos_sandbox.provider import ProviderContext
 from ekairos_sandbox.provider_http import ProviderApi, Repeat, problem_of
+from ekairos_sandbox.shell.chunks import Pieces
 from ekairos_sandbox_vercel.credentials import Credentials
 from ekairos_sandbox_vercel.views import RefusedError, Snapshot, View, snapshot_of, view_of
 
@@ -197,7 +198,7 @@ class VercelApi:
 
         return pieces(*self._api.repeated(once, repeat="always"))
 
-    def write(self, session_id: str, archive: bytes) -> None:
+    def write(self, session_id: str, archive: Pieces) -> None:
         """Unpack a gzipped tar, whose names are relative to the root directory."""
         self._in_session(
             "POST",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -11,26 +10,20 @@ from ekairos_sandbox.exceptions import (
     ConfigurationError,
     ProviderError,
     ProviderUnavailableError,
-    RemoteFileError,
     SandboxNotRunningError,
-    TransferError,
     UnsupportedOperationError,
 )
 from ekairos_sandbox.provider import Connection, Ownership, SandboxRef, gone, same_sandbox
 from ekairos_sandbox.results import Checkpoint, PreviewUrl
-from ekairos_sandbox.shell.chunks import Chunks
-from ekairos_sandbox.shell.writing import Parts
+from ekairos_sandbox.shell.chunks import Pieces
 from ekairos_sandbox_vercel import waiting
 from ekairos_sandbox_vercel.api import VercelApi
 from ekairos_sandbox_vercel.carrying import command_of
+from ekairos_sandbox_vercel.files import SessionFiles
 from ekairos_sandbox_vercel.native import Native
 from ekairos_sandbox_vercel.options import VercelOptions
 from ekairos_sandbox_vercel.records import read_output
-from ekairos_sandbox_vercel.uploads import PART_BYTES, archive_of
 from ekairos_sandbox_vercel.views import RefusedError, View
-
-SCRIPT_CONTENT_BYTES = 64 * 1024
-"""Contents up to here go inside one script."""
 
 _SESSION_OVER = (404, 410, 422)
 _MIN_EXTENSION_MS = 1000
@@ -46,8 +39,6 @@ class VercelConnection(Connection):
     then stores ``data``. So the record always names the session that is in use: whether a later
     one has all that happened in it is judged by that.
     """
-
-    batches_small_files = True
 
     def __init__(
         self,
@@ -71,6 +62,8 @@ class VercelConnection(Connection):
         self._ref = ref
         self._session_id = session_id
         self._native = Native(api, ref.name)
+        self.clock = api.clock
+        self.file_api = SessionFiles(self._unpack, self._open)
 
     def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
         """Run a script; see ``Connection.shell``. One request."""
@@ -82,49 +75,11 @@ class VercelConnection(Connection):
 
         return self._in_session(run, "shell")
 
-    def read_file(self, path: str, *, offset: int = 0) -> Iterator[bytes]:
-        """Yield a file's content; see ``Connection.read_file``. One request from the beginning on.
+    def _unpack(self, archive: Pieces) -> None:
+        self._in_session(lambda: self._api.write(self._session_id, archive), "write_file")
 
-        The service does not say how long a file is: an answer that ends early, yet in good order,
-        passes for a shorter file. ``download`` compares the length.
-        """
-        if offset or not path.startswith("/"):
-            return super().read_file(path, offset=offset)
-        try:
-            pieces = self._api.read(self._session_id, path)
-        except RefusedError:
-            # A missing file, a directory, an ended session: asked inside, the answer is exact.
-            return super().read_file(path)
-        return _in_full(pieces, path)
-
-    def write_file(self, path: str, chunks: Iterable[bytes], *, mode: int = 0o644) -> int:
-        """Write a file in one step; see ``Connection.write_file``.
-
-        Short contents take one request. Others go up in parts of 8 MiB, a request each, and are
-        put together inside by one more.
-        """
-        source = Chunks(chunks)
-        begin = source.take(SCRIPT_CONTENT_BYTES)
-        if source.at_end() or not path.startswith("/"):
-            rest = iter(lambda: source.take(SCRIPT_CONTENT_BYTES), b"")
-            return super().write_file(path, itertools.chain([begin], rest), mode=mode)
-        source.put_back(begin)
-        parts = Parts(path, mode)
-        try:
-            while content := source.take(PART_BYTES):
-                self._upload(parts.new(len(content)), content, path)
-            parts.join(self, clock=self._api.clock)
-        except BaseException:
-            parts.discard(self)
-            raise
-        return parts.size
-
-    def _upload(self, part: str, content: bytes, path: str) -> None:
-        archive = archive_of(part, content, 0o600)
-        try:
-            self._in_session(lambda: self._api.write(self._session_id, archive), "write_file")
-        except RefusedError as refused:
-            raise RemoteFileError(refused.message, path=path, provider="vercel") from refused
+    def _open(self, path: str) -> Iterator[bytes]:
+        return self._api.read(self._session_id, path)
 
     def preview_url(self, port: int) -> PreviewUrl:
         """Say where a port is that was declared when the sandbox was created. One request."""
@@ -279,16 +234,3 @@ class VercelConnection(Connection):
         return SandboxNotRunningError(
             f"the sandbox {self._ref.name!r} {what}", provider="vercel", operation=operation
         )
-
-
-def _in_full(pieces: Iterator[bytes], path: str) -> Iterator[bytes]:
-    """Yield what is read of a file; cut short is another matter than refused."""
-    try:
-        yield from pieces
-    except ProviderError as error:
-        problem = TransferError(
-            f"reading {path!r} was cut short: {error.message}", provider="vercel"
-        )
-    else:
-        return
-    raise problem

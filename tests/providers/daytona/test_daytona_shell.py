@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tracemalloc
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from ekairos_sandbox_daytona.connection import DaytonaConnection
 from ekairos_sandbox_daytona.options import DaytonaOptions
 from ekairos_sandbox_daytona.provider import DaytonaProvider
-from helpers.daytona import FOR_EVER, provider_for, server_process
+from helpers.daytona import FOR_EVER, provider_for
 from servers.daytona.server import DaytonaServer
 
 from ekairos_sandbox.exceptions import (
@@ -27,7 +26,6 @@ from ekairos_sandbox.provider import Connection, CreateSpec, ProviderContext, Ta
 from ekairos_sandbox.raising import RaisingSandbox, RaisingService
 
 EXEC = "/toolbox/[^/]+/process/execute"
-UPLOAD = "/toolbox/[^/]+/files/bulk-upload"
 TAGS = Tags("owner", "x", 1)
 
 
@@ -255,99 +253,8 @@ def test_addresses_below_the_apis_host_are_trusted(own: str, other: str, trusted
     from ekairos_sandbox_daytona.api import DaytonaApi
     from ekairos_sandbox_daytona.settings import DaytonaSettings
 
-    from ekairos_sandbox.provider import ProviderContext
-
     api = DaytonaApi(DaytonaSettings(own, "key"), ProviderContext(environ={}))
     assert api.trusts(other) is trusted
-
-
-NASTY = {
-    "empty": b"",
-    "one byte": b"\0",
-    "every byte": bytes(range(256)) * 700,
-    "the constant boundary": b"a\r\n--DAYTONA-FILE-BOUNDARY--\r\nb" * 9000,
-    "line ends": b"\r\n" * 100_000,
-    "no utf-8": b"\xff\xfe\xed\xa0\x80" * 60_000,
-}
-
-
-NAMES = (" spaces ", "new\nline", "ü€", "caf\udce9", "-n")
-
-
-def left_in_tmp(connection: Connection) -> bytes:
-    """Return what a guest has left in the /tmp that all guests of the service share.
-
-    For root each of them is a user of its own; for others they cannot be told apart.
-    """
-    look = b"find /tmp -maxdepth 1 -name '.ekairos-*' -user $(id -u)"
-    return say(connection, look) if os.geteuid() == 0 else b""
-
-
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [*(("plain", data) for data in NASTY.values()), *((x, NASTY["every byte"]) for x in NAMES)],
-    ids=[*NASTY, *map(repr, NAMES)],
-)
-def test_nasty_files_survive_both_ways(connection: Connection, name: str, data: bytes) -> None:
-    path = f"folder of {name}/{name}"
-    assert connection.write_file(path, [data[:7], data[7:]], mode=0o640) == len(data)
-    assert b"".join(connection.read_file(path)) == data
-    assert say(connection, b'cd "$HOME"; stat -c %a */*').strip() == b"640"
-    assert left_in_tmp(connection) == b""
-
-
-def test_the_sdks_download_would_have_cut_such_a_file(
-    server: DaytonaServer, connection: Connection
-) -> None:
-    connection.write_file("cut", [NASTY["the constant boundary"]])
-    native = connection.native()
-    assert native.fs.download_file("cut") != NASTY["the constant boundary"]
-
-
-def test_a_big_file_goes_in_parts_that_may_be_sent_again(
-    server: DaytonaServer, connection: Connection
-) -> None:
-    server.faults.add("drop", "POST", UPLOAD)
-    server.faults.add("drop_after", "POST", UPLOAD, skip=1)
-    server.faults.add("drop_after", "POST", EXEC, skip=2)
-    data = os.urandom(20 << 20)
-    assert connection.write_file("big", [data]) == len(data)
-    assert b"".join(connection.read_file("big")) == data
-
-
-def test_a_big_transfer_needs_little_memory() -> None:
-    piece = os.urandom(1 << 20)
-
-    def pieces() -> Iterator[bytes]:
-        for _ in range(64):
-            yield piece
-
-    with server_process() as environ:
-        provider = DaytonaProvider(ProviderContext(environ=environ))
-        connection = make(provider)
-        tracemalloc.start()
-        try:
-            assert connection.write_file("big", pieces()) == 64 << 20
-            for got in connection.read_file("big"):
-                assert got[: 1 << 20] == piece
-            peak = tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-    assert peak < 40 << 20
-
-
-def test_a_source_that_fails_leaves_the_old_file_and_nothing_else(connection: Connection) -> None:
-    connection.write_file("kept", [b"old"])
-
-    def pieces() -> Iterator[bytes]:
-        yield os.urandom(9 << 20)
-        raise RuntimeError("the source failed")
-
-    with pytest.raises(RuntimeError, match="the source failed"):
-        connection.write_file("kept", pieces())
-    assert b"".join(connection.read_file("kept")) == b"old"
-    assert say(connection, b'ls -A "$HOME"').split() == [b"kept"]
-    assert left_in_tmp(connection) == b""
 
 
 @pytest.mark.parametrize(

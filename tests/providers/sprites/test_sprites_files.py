@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from ekairos_sandbox_sprites.connection import SpritesConnection
+from ekairos_sandbox_sprites.files import SpriteFiles
 from helpers.sprites import Sprites
 from servers.sprites.server import SpritesServer
 
@@ -17,14 +18,13 @@ from ekairos_sandbox.exceptions import (
     RemoteFileNotFoundError,
     TransferError,
 )
-from ekairos_sandbox_sprites import files
 
 BIG = os.urandom(2_500_000)
 
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PART_BYTES", 1_000_000)
+    monkeypatch.setattr(SpriteFiles, "part_bytes", 1_000_000)
 
 
 @pytest.fixture
@@ -57,14 +57,14 @@ def test_a_large_file_goes_up_in_parts_and_comes_down_in_one(
     assert server.counts() == {"PUT write": 3, "POST exec": 1}
     server.clear_requests()
     assert b"".join(box.read_file(f"{home}/big")) == BIG
-    assert server.counts() == {"POST exec": 1, "GET read": 1}
+    assert server.counts() == {"POST exec": 2, "GET read": 1}
     assert b"".join(box.read_file(f"{home}/big", offset=2_000_000)) == BIG[2_000_000:]
 
 
 def test_a_small_file_takes_one_request_each_way(
     box: SpritesConnection, home: Path, server: SpritesServer
 ) -> None:
-    for data in (b"", b"x", BIG[: 256 * 1024]):
+    for data in (b"", b"x", BIG[: 1 << 20]):
         server.clear_requests()
         assert box.write_file(f"{home}/small", [data]) == len(data)
         assert b"".join(box.read_file(f"{home}/small")) == data

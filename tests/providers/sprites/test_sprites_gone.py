@@ -31,6 +31,7 @@ def test_a_deleted_sprite_is_gone_after_three_answers(
         lambda: connection.list_checkpoints(),
         lambda: list(connection.read_file("/etc/hostname")),
         lambda: connection.write_file("/tmp/big", [b"x" * 300_000]),
+        lambda: connection.write_file("/tmp/big", [b"x" * 2_000_000]),
         lambda: connection.preview_url(8080),
     ):
         server.clear_requests()
