@@ -21,7 +21,8 @@ class _Pausing(_ForkAware, Protocol):
 _known: weakref.WeakSet[_ForkAware] = weakref.WeakSet()
 _pausing: weakref.WeakSet[_Pausing] = weakref.WeakSet()
 _paused: list[_Pausing] = []
-_forking = threading.Lock()
+_forking = threading.RLock()
+"""Held during a fork; and whoever would change what it goes through waits for its end."""
 
 
 def reset_in_child(thing: _ForkAware) -> None:
@@ -29,7 +30,8 @@ def reset_in_child(thing: _ForkAware) -> None:
 
     The child has a single thread, but locks are as they were: replace them there.
     """
-    _known.add(thing)
+    with _forking:
+        _known.add(thing)
 
 
 def pause_for_fork(thing: _Pausing) -> None:
@@ -38,8 +40,9 @@ def pause_for_fork(thing: _Pausing) -> None:
     It must leave nothing open that a child may not inherit, and keep it so until
     ``after_fork_in_parent`` or, in the child, ``after_fork`` is called.
     """
-    _pausing.add(thing)
-    reset_in_child(thing)
+    with _forking:
+        _pausing.add(thing)
+        _known.add(thing)
 
 
 def _before() -> None:
@@ -58,7 +61,7 @@ def _in_parent() -> None:
 
 def _in_child() -> None:
     global _forking
-    _forking = threading.Lock()
+    _forking = threading.RLock()
     _paused.clear()
     for thing in list(_known):
         thing.after_fork()

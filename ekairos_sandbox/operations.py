@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import uuid
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 from ekairos_sandbox.connections import ConnectionCache, Live
 from ekairos_sandbox.exceptions import (
@@ -59,18 +60,31 @@ class Operations:
         self._stripes = [threading.RLock() for _ in range(_STRIPES)]
         reset_in_child(self)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a service and its handles are not pickled, as they hold credentials: pass ids, and "
+            "have SandboxService.from_env() make a service in the other process"
+        )
+
     def after_fork(self) -> None:
         """Replace the locks, which other threads of the parent may have held."""
         self._stripes = [threading.RLock() for _ in range(_STRIPES)]
 
     def create(self, config: SandboxConfig, sandbox_id: str | None) -> Live:
         """Create a sandbox, or open the one that the same call made before."""
-        if sandbox_id is not None:
-            sandbox_id = check_sandbox_id(sandbox_id)
-        made = self.creation.create(config, sandbox_id)
-        if isinstance(made, SandboxRecord):
-            made, _ = self.opening.open(made.id, may_recreate=True)
-        self.cache.put(made)
+        chosen = sandbox_id is not None
+        sandbox_id = str(uuid.uuid4()) if sandbox_id is None else check_sandbox_id(sandbox_id)
+        try:
+            made = self.creation.create(config, sandbox_id, chosen=chosen)
+            if isinstance(made, SandboxRecord):
+                made, _ = self.opening.open(made.id, may_recreate=True)
+            self.cache.put(made)
+        except SandboxError:
+            raise
+        except BaseException:
+            if not chosen:
+                self.creation.abandon(sandbox_id)
+            raise
         return made
 
     def on(

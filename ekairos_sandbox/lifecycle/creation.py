@@ -7,13 +7,13 @@ process may join: it does the same idempotent steps and changes nothing when it 
 from __future__ import annotations
 
 import logging
-import uuid
 from typing import Any, Literal
 
 from ekairos_sandbox.connections import Live
 from ekairos_sandbox.exceptions import (
     IdConflictError,
     RecordConflictError,
+    RecordNotFoundError,
     RepositoryUnavailableError,
     SandboxError,
     SandboxFailedError,
@@ -63,8 +63,15 @@ class Creation:
         self._ending = ending
         self._cautions = Cautions(ledger.context.environ)
 
-    def create(self, config: SandboxConfig, sandbox_id: str | None) -> Live | SandboxRecord:
+    def create(
+        self, config: SandboxConfig, sandbox_id: str, *, chosen: bool
+    ) -> Live | SandboxRecord:
         """Create a sandbox.
+
+        Args:
+            config: What to create.
+            sandbox_id: Its id.
+            chosen: Whether the caller chose the id, and so may have asked for it before.
 
         Returns:
             The way in; or, when the caller-chosen id stands for a sandbox that was created from
@@ -75,13 +82,13 @@ class Creation:
         """
         plan = make_plan(config, self._ledger.registry, self._ledger.context.environ)
         provider = self._ledger.provider(plan.cls.name)
-        record = first_record(self._ledger, plan, provider, sandbox_id or str(uuid.uuid4()))
+        record = first_record(self._ledger, plan, provider, sandbox_id)
         plan.cls.check_spec(spec_of(self._ledger, record, plan))
         self._cautions.warn(plan)
         try:
             record = self._ledger.repository.create(record)
         except IdConflictError:
-            if sandbox_id is None:
+            if not chosen:
                 raise
             return self._ledger.decide(sandbox_id, lambda r: self._again(r, plan, provider))
         try:
@@ -89,16 +96,14 @@ class Creation:
         except SandboxError as error:
             error.sandbox_id = error.sandbox_id or record.id
             raise
-        except BaseException:
-            if sandbox_id is None:
-                self._abandon(record.id)
-            raise
 
-    def _abandon(self, sandbox_id: str) -> None:
-        """Destroy what an interrupt has cut off from its caller, who alone could know the id."""
+    def abandon(self, sandbox_id: str) -> None:
+        """Destroy what an interrupt has cut off from its caller, who was not told the id."""
         try:
             if self._ledger.get(sandbox_id).status == "active":
                 self._ending.stop(sandbox_id, destroy=True)
+        except RecordNotFoundError:
+            return
         except Exception:  # noqa: BLE001 - the interrupt is the one to report
             _log.warning("the interrupted creation of %s is left", sandbox_id, exc_info=True)
 

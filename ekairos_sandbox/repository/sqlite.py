@@ -14,10 +14,9 @@ import re
 import sqlite3
 import uuid
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import platformdirs
 from pydantic import ValidationError
@@ -31,8 +30,10 @@ from ekairos_sandbox.exceptions import (
 )
 from ekairos_sandbox.models import RecordChanges, RecordQuery, SandboxRecord
 from ekairos_sandbox.repository.base import SandboxRepository
-from ekairos_sandbox.repository.sqlite_file import Pool, commit, mapped, meta, place, set_meta
+from ekairos_sandbox.repository.sqlite_file import Pool, mapped, meta, place, set_meta, transact
 from ekairos_sandbox.results import RecordPage
+
+T = TypeVar("T")
 
 _CURSOR = re.compile(r"(?P<time>-?[0-9]{1,18}):(?P<id>\S+)")
 
@@ -63,14 +64,14 @@ class SqliteSandboxRepository(SandboxRepository):
     def owner(self) -> str:
         """Tag of this file, made from a random UUID that it keeps."""
         if self._owner is None:
-            with self._reading() as db:
-                self._owner = _tag(meta(db, "uuid"))
+            self._owner = _tag(self._read(lambda db: meta(db, "uuid")))
         return self._owner
 
     def create(self, record: SandboxRecord) -> SandboxRecord:
         """See ``SandboxRepository.create``."""
         record = record.canonical()
-        with self._writing() as db:
+
+        def insert(db: sqlite3.Connection) -> None:
             try:
                 db.execute(
                     "INSERT INTO sandboxes (id, rev, provider, status, purpose, created_at, data)"
@@ -81,19 +82,21 @@ class SqliteSandboxRepository(SandboxRepository):
                 raise IdConflictError(
                     f"there is a record with the id {record.id} already", sandbox_id=record.id
                 ) from error
+
+        self._write(insert)
         return record
 
     def get(self, sandbox_id: str) -> SandboxRecord:
         """See ``SandboxRepository.get``."""
-        with self._reading() as db:
-            return _get(db, sandbox_id.lower())
+        return self._read(lambda db: _get(db, sandbox_id.lower()))
 
     def transition(
         self, sandbox_id: str, expected_rev: int, changes: RecordChanges
     ) -> SandboxRecord:
         """See ``SandboxRepository.transition``."""
         sandbox_id = sandbox_id.lower()
-        with self._writing() as db:
+
+        def update(db: sqlite3.Connection) -> SandboxRecord:
             record = _get(db, sandbox_id)
             if record.rev != expected_rev:
                 raise RecordConflictError(
@@ -105,7 +108,9 @@ class SqliteSandboxRepository(SandboxRepository):
                 " created_at = ?, data = ? WHERE id = ? AND rev = ?",
                 (changed.rev, *_columns(changed), sandbox_id, expected_rev),
             )
-        return changed
+            return changed
+
+        return self._write(update)
 
     def list(self, query: RecordQuery) -> RecordPage:
         """See ``SandboxRepository.list``."""
@@ -114,8 +119,7 @@ class SqliteSandboxRepository(SandboxRepository):
         if where:
             sql += " WHERE " + " AND ".join(where)
         sql += " ORDER BY created_at DESC, id DESC LIMIT ?"
-        with self._reading() as db:
-            rows = db.execute(sql, (*values, query.limit + 1)).fetchall()
+        rows = self._read(lambda db: db.execute(sql, (*values, query.limit + 1)).fetchall())
         records: list[SandboxRecord] = []
         broken: list[tuple[str, str]] = []
         for row_id, _, data in rows[: query.limit]:
@@ -131,8 +135,9 @@ class SqliteSandboxRepository(SandboxRepository):
 
     def delete(self, sandbox_id: str) -> None:
         """See ``SandboxRepository.delete``."""
-        with self._writing() as db:
-            db.execute("DELETE FROM sandboxes WHERE id = ?", (sandbox_id.lower(),))
+        self._write(
+            lambda db: db.execute("DELETE FROM sandboxes WHERE id = ?", (sandbox_id.lower(),))
+        )
 
     def check(self, *, acting: bool = True) -> None:
         """Verify that the file is intact and, if ``acting``, stands where it was made.
@@ -140,8 +145,9 @@ class SqliteSandboxRepository(SandboxRepository):
         Raises:
             SchemaError: It was copied or moved, or is damaged.
         """
-        with self._reading() as db:
-            known, result = meta(db, "place"), db.execute("PRAGMA quick_check(1)").fetchone()
+        known, result = self._read(
+            lambda db: (meta(db, "place"), db.execute("PRAGMA quick_check(1)").fetchone())
+        )
         if result != ("ok",):
             raise SchemaError(f"the record file {self.path} is damaged")
         if acting and known != place(self.path):
@@ -159,32 +165,25 @@ class SqliteSandboxRepository(SandboxRepository):
                 tag, and what its records point to is left to the original. False if the file
                 was moved.
         """
-        with self._writing() as db:
+
+        def bind(db: sqlite3.Connection) -> None:
             set_meta(db, "place", place(self.path))
             if copied:
                 set_meta(db, "uuid", str(uuid.uuid4()))
+
+        self._write(bind)
         self._owner = None
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         self._pool.close()
 
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with mapped(self.path), self._pool.connection() as db:
-            yield db
+    def _read(self, act: Callable[[sqlite3.Connection], T]) -> T:
+        with mapped(self.path):
+            return self._pool.lend(act)
 
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with mapped(self.path), self._pool.connection() as db:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-                commit(db)
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+    def _write(self, act: Callable[[sqlite3.Connection], T]) -> T:
+        return self._read(lambda db: transact(db, act))
 
 
 def _tag(text: str) -> str:

@@ -7,9 +7,10 @@ import sqlite3
 import stat
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from ekairos_sandbox.exceptions import (
     ConfigurationError,
@@ -17,6 +18,8 @@ from ekairos_sandbox.exceptions import (
     SchemaError,
 )
 from ekairos_sandbox.forks import pause_for_fork
+
+T = TypeVar("T")
 
 APPLICATION_ID = 0x454B5342
 SCHEMA_VERSION = 1
@@ -48,71 +51,92 @@ class Pool:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._changed = threading.Condition()
         self._idle: list[sqlite3.Connection] = []
-        self._used = 0
-        self._paused = False
+        self.after_fork()
         pause_for_fork(self)
 
-    @contextmanager
-    def connection(self) -> Iterator[sqlite3.Connection]:
-        """Hand out a connection for the length of a ``with`` block."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._paused)
-            db = self._idle.pop() if self._idle else None
-            self._used += 1
-        keep = False
+    def lend(self, act: Callable[[sqlite3.Connection], T]) -> T:
+        """Call ``act`` with a connection and return what it returns.
+
+        No context manager: one that Ctrl-C cuts off between the body and its own code lives as
+        long as the traceback, its transaction open, and what cleans up then waits for itself.
+        """
+        db: sqlite3.Connection | None = None
+        counted = keep = False
         try:
+            with self._lock:
+                while self._paused:
+                    self._changed.wait()
+                db = self._idle.pop() if self._idle else None
+                self._used += 1
+                counted = True
             if db is None:
                 db = _open(self._path)
-            yield db
+            result = act(db)
             keep = True
         except sqlite3.Error:
             raise
         except Exception:
             keep = True
             raise
+        else:
+            return result
         finally:
-            with self._changed:
+            with self._lock:
+                self._used -= counted
                 if db is not None and keep and len(self._idle) < self.SIZE:
                     self._idle.append(db)
                 elif db is not None:
                     db.close()
-                self._used -= 1
                 self._changed.notify_all()
 
     def close(self) -> None:
         """Close those that nobody uses."""
-        with self._changed:
+        with self._lock:
             idle, self._idle = self._idle, []
         for db in idle:
             db.close()
 
     def before_fork(self) -> None:
         """Hand out no more connections, wait until none is in use, and close all."""
-        with self._changed:
+        with self._lock:
             self._paused = True
             self._changed.wait_for(lambda: self._used == 0, timeout=BUSY_TIMEOUT_S)
         self.close()
 
     def after_fork_in_parent(self) -> None:
         """Hand them out again."""
-        with self._changed:
+        with self._lock:
             self._paused = False
             self._changed.notify_all()
 
     def after_fork(self) -> None:
         """Begin anew in the child."""
-        self._changed, self._used, self._paused = threading.Condition(), 0, False
+        # Ctrl-C can come between a Condition and its lock, so the lock is taken by itself.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._used, self._paused = 0, False
 
 
-def commit(db: sqlite3.Connection) -> None:
-    """Make a transaction last.
+def transact(db: sqlite3.Connection, act: Callable[[sqlite3.Connection], T]) -> T:
+    """Call ``act`` in a transaction, which is undone if anything is raised.
 
     Raises:
         sqlite3.OperationalError: Provably nothing was written: the disk is full, or others write.
         RepositoryUnavailableError: It may have been written or not.
     """
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        result = act(db)
+        _commit(db)
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+    return result
+
+
+def _commit(db: sqlite3.Connection) -> None:
     try:
         db.execute("COMMIT")
     except sqlite3.OperationalError as error:

@@ -203,13 +203,12 @@ def test_a_deleted_record_is_gone_and_deleting_is_repeatable(
 def test_an_interrupted_write_is_undone(repository: SqliteSandboxRepository) -> None:
     made = repository.create(new())
 
-    def interrupted() -> None:
-        with repository._writing() as db:
-            db.execute("DELETE FROM sandboxes")
-            raise KeyboardInterrupt
+    def interrupted(db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM sandboxes")
+        raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        interrupted()
+        repository._write(interrupted)
     assert ids(repository) == [made.id]
     repository.transition(made.id, 0, {"status": "active"})
 
@@ -296,8 +295,8 @@ def test_a_broken_record_is_reported_and_hides_no_other(
     repository: SqliteSandboxRepository, path: Path, data: str, reason: str
 ) -> None:
     made = [repository.create(new(created_at)).id for created_at in (3, 2, 1)]
-    with repository._writing() as db:
-        db.execute("UPDATE sandboxes SET data = ? WHERE id = ?", (data, made[1]))
+    sql = "UPDATE sandboxes SET data = ? WHERE id = ?"
+    repository._write(lambda db: db.execute(sql, (data, made[1])))
     page = repository.list(RecordQuery())
     assert [record.id for record in page.records] == [made[0], made[2]]
     assert page.broken == ((made[1], f"the record {made[1]} cannot be read: {reason}"),)
