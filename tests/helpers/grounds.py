@@ -1,11 +1,11 @@
-"""The arenas of races and kills, each with the services that it needs, which run in this process."""
+"""Arenas of races and kills, and the services that they need, which run in this process."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,22 @@ from servers.sprites.server import SpritesServer
 from servers.vercel.server import VercelServer
 
 LEFT_S = 30.0
+HOUR_S = 3600.0
 
 
 @dataclass(frozen=True)
 class Ground:
-    """An arena and the services that it needs, which run in this process."""
+    """An arena and the services that it needs.
+
+    Attributes:
+        arena: For the other processes.
+        services: What they talk to.
+        pass_time: Lets an hour pass there, in which sandboxes that nobody uses fall asleep.
+    """
 
     arena: Arena
     services: tuple[LoopbackService, ...] = ()
+    pass_time: Callable[[], None] = lambda: None
 
     def wait_until_left(self) -> None:
         """Block until what processes that are gone have asked for has been carried out."""
@@ -75,6 +83,7 @@ def _remote_ground(
     service: LoopbackService,
     environ: Mapping[str, str],
     options: Mapping[str, Any],
+    pass_time: Callable[[], None] = lambda: None,
 ) -> Iterator[Ground]:
     """A provider on its loopback service, with records in InstantDB."""
     with scratch_folder() as folder, InstantServer() as instant:
@@ -89,7 +98,7 @@ def _remote_ground(
             folder=folder,
             options=options,
         )
-        yield Ground(arena, (instant, service))
+        yield Ground(arena, (instant, service), pass_time)
         assert instant.internal_errors == []
 
 
@@ -98,7 +107,14 @@ def sprites_ground() -> Iterator[Ground]:
     with SpritesServer() as server:
         environ = {"SPRITES_API_TOKEN": server.token, "SPRITES_API_BASE_URL": server.url}
         options = {"delete_on_stop": False}
-        with _remote_ground("sprites", "SpritesProvider", server, environ, options) as ground:
+        with _remote_ground(
+            "sprites",
+            "SpritesProvider",
+            server,
+            environ,
+            options,
+            lambda: server.advance(HOUR_S),
+        ) as ground:
             yield ground
         assert server.internal_errors == []
 
