@@ -67,6 +67,11 @@ class Scene:
         """Holds the id of a checkpoint."""
         return self.arena.folder / "checkpoint"
 
+    def copied(self) -> dict[str, bytes]:
+        """Return what was downloaded, without what bears a temporary name."""
+        files = [path for path in self.copy.rglob("[!.]*") if path.is_file()]
+        return {path.name: path.read_bytes() for path in files}
+
     def command(self, *, slow: bool = False) -> list[str]:
         script = 'echo "$1" >>"$2"; seq 2000; echo err >&2; exit 3'
         argv = ["sh", "-c", f"sleep 0.1; {script}" if slow else script, "sh"]
@@ -191,8 +196,7 @@ def _upload(scene: Scene) -> None:
 
 def _download(scene: Scene) -> None:
     scene.service.download(scene.id, "tree", scene.copy)
-    found = {path.name: path.read_bytes() for path in scene.copy.rglob("*") if path.is_file()}
-    assert found == {"a": OLD, "c": b"c"}
+    assert scene.copied() == {"a": OLD, "c": b"c"}
 
 
 def _whole(path: str) -> Callable[[Scene], None]:
@@ -205,10 +209,8 @@ def _whole(path: str) -> Callable[[Scene], None]:
 
 
 def _whole_copy(scene: Scene) -> None:
-    found = {path.name: path.read_bytes() for path in scene.copy.rglob("*") if path.is_file()}
-    # Others are temporary names.
-    assert found.get("a", OLD) == OLD
-    assert found.get("c", b"c") == b"c"
+    found = scene.copied()
+    assert (found.get("a", OLD), found.get("c", b"c")) == (OLD, b"c")
 
 
 def _make(scene: Scene) -> None:

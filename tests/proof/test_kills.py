@@ -40,7 +40,8 @@ def test_a_process_killed_at_any_moment_breaks_no_promise(name: str) -> None:
         halves = list(pool.map(lambda half: kill(name, seed, half), range(2)))
     killed = sum(count for count, _ in halves)
     print(f"SOAK_SEED={seed} {name}: {killed} processes killed at numbered moments")
-    assert [line for _, broken in halves for line in broken] == [], f"SOAK_SEED={seed}"
+    broken = [line for _, lines in halves for line in lines]
+    assert not broken, "\n".join([f"SOAK_SEED={seed}", *broken])
     # Polling takes more moments one time than another, so some outlive theirs.
     assert killed >= SOAK[name] * 9 // 10
 
