@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from helpers.arenas import Arena, LaterClock, owned
 from helpers.moments import Moments
 from helpers.nursery import Life, Nursery, Say
-from helpers.scenes import OPERATIONS, Case, Scene
+from helpers.scenes import OPERATIONS, Case, Operation, Scene
 from helpers.steps import SteppedStore
 
 from ekairos_sandbox import SandboxRecord
@@ -70,7 +70,6 @@ def try_case(nursery: Nursery, ground: Ground, case: Case) -> tuple[Life, list[s
     ground.pass_time()
     settled = nursery.call(_settle, arena, case, acted.exit_code == 0)
     problems += _failures("settle", settled, said=True)
-    problems += _failures("leave", nursery.call(_leave, arena))
     ground.wait_until_left()
     return acted, problems
 
@@ -116,43 +115,48 @@ def _recover(say: Say, arena: Arena, case: Case) -> None:
 
 
 def _settle(say: Say, arena: Arena, case: Case, succeeded: bool) -> None:
-    """Reconcile, check everything, repeat the call, and check again; say what is wrong."""
+    """Reconcile, check, repeat the call, check again, and clear up; say what is wrong."""
     operation = OPERATIONS[case.operation]
     scene = _scene(arena, case, clock=LaterClock())
-    first = scene.service.reconcile(apply=True)
-    for action in first.actions:
-        if not action.applied:
-            say(f"not applied: {action}")
-    for problem in _judged(scene):
-        say(problem)
-    found = _everything(scene)
-    if actions := scene.service.reconcile(apply=True).actions:
-        say(f"reconciling again found more to do: {actions}")
-    if _everything(scene) != found:
-        say(f"reconciling again changed something: {found} -> {_everything(scene)}")
-    if operation.runs and not succeeded <= scene.effects() <= 1:
-        say(f"it ran {scene.effects()} times; said to have succeeded: {succeeded}")
-    operation.halfway(scene)
-    operation.act(scene)
-    if case.operation.startswith("destroy") and owned(scene.service, scene.provider):
-        say("it was destroyed, and is there")
-    if operation.runs and scene.effects() != 1:
-        say(f"it ran {scene.effects()} times in all")
-    for problem in _judged(scene):
-        say(f"after it was repeated: {problem}")
-    log = (arena.folder / "log").read_text()
-    if SECRET in log or any(token in log for token in _tokens(arena)):
+    try:
+        for action in scene.service.reconcile(apply=True).actions:
+            if not action.applied:
+                say(f"not applied: {action}")
+        found = _View(scene)
+        for problem in _judged(operation, found):
+            say(problem)
+        if actions := scene.service.reconcile(apply=True).actions:
+            say(f"reconciling again found more to do: {actions}")
+        if (now := _View(scene)) != found:
+            say(f"reconciling again changed something: {found} -> {now}")
+        if operation.runs and not succeeded <= scene.effects() <= 1:
+            say(f"it ran {scene.effects()} times; said to have succeeded: {succeeded}")
+        operation.halfway(scene)
+        operation.act(scene)
+        if operation.runs and scene.effects() != 1:
+            say(f"it ran {scene.effects()} times in all")
+        found = _View(scene)
+        for problem in _judged(operation, found):
+            say(f"after it was repeated: {problem}")
+        if operation.name.startswith("destroy") and found.sandboxes:
+            say(f"it was destroyed: {found.sandboxes}")
+    finally:
+        _leave(scene)
+    _check_log(say, arena)
+
+
+def _check_log(say: Say, arena: Arena) -> None:
+    log = arena.folder / "log"
+    logged = log.read_text()
+    secrets = [value for name, value in arena.environ.items() if "TOKEN" in name or "KEY" in name]
+    secrets += [value for name, value in arena.store[1].items() if name == "token"]
+    if any(secret in logged for secret in secrets):
         say("a secret was logged")
+    log.write_text("")
 
 
-def _tokens(arena: Arena) -> list[str]:
-    given = [value for name, value in arena.environ.items() if "TOKEN" in name or "KEY" in name]
-    return [*given, *(v for name, v in arena.store[1].items() if name == "token")]
-
-
-def _leave(say: Say, arena: Arena) -> None:
+def _leave(scene: Scene) -> None:
     """Leave the arena as it was found."""
-    scene = _scene(arena, Case(""), clock=LaterClock())
     for record in scene.service.iter_sandboxes():
         scene.service.destroy_sandbox(record.id)
         scene.service._operations.ledger.repository.delete(record.id)
@@ -160,33 +164,45 @@ def _leave(say: Say, arena: Arena) -> None:
     assert left == [], left
 
 
-def _everything(scene: Scene) -> tuple[Any, ...]:
-    records = sorted(str(record.wire()) for record in scene.service.iter_sandboxes())
-    return records, sorted(str(info) for info in owned(scene.service, scene.provider))
+class _View:
+    """All records and all sandboxes at a moment."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.records = {record.id: record for record in scene.service.iter_sandboxes()}
+        self.sandboxes = {info.external_id: info for info in owned(scene.service, scene.provider)}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _View) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{self.records} {self.sandboxes}"
 
 
-def _judged(scene: Scene) -> Iterator[str]:
+def _judged(operation: Operation, view: _View) -> Iterator[str]:
     """Yield what is not as it should be when everything is settled."""
-    found = owned(scene.service, scene.provider)
-    records = {record.id: record for record in scene.service.iter_sandboxes()}
-    asked = {"stop", "destroy", "reconcile"} & {scene.case.operation.partition(" ")[0]}
-    before = scene.case.operation.endswith("on stopped")
+    found = view.sandboxes.values()
     for info in found:
-        if info.tags is None or info.tags.sandbox_id not in records:
+        if info.tags is None or info.tags.sandbox_id not in view.records:
             yield f"a sandbox without a record: {info}"
-    for record in records.values():
+    for record in view.records.values():
         of_it = [info for info in found if info.tags and info.tags.sandbox_id == record.id]
-        for problem in _judged_record(record, of_it):
+        for problem in _judged_record(operation, record, of_it):
             yield f"{problem}: {record.status} {record.state} {of_it}"
-        if record.state and record.state.stop == "requested" and not asked and not before:
-            yield f"nobody asked for its end: {record.state}"
         if SECRET in str(record.wire()):
             yield "a secret was stored"
 
 
-def _judged_record(record: SandboxRecord, found: list[SandboxInfo]) -> Iterator[str]:
+def _judged_record(
+    operation: Operation, record: SandboxRecord, found: list[SandboxInfo]
+) -> Iterator[str]:
     state = record.state
     assert state is not None
+    if state.stop not in operation.ends:
+        yield "nobody ended it"
+    if operation.lives and (record.status, state.incarnation) != ("active", 1):
+        yield "it was there, and nobody ended it"
     if len(found) > 1:
         yield "two sandboxes for one id"
     for info in found:
@@ -207,8 +223,6 @@ def _judged_record(record: SandboxRecord, found: list[SandboxInfo]) -> Iterator[
         case "shutdown":
             if state.stop == "lost" and found:
                 yield "said to be lost"
-            if state.stop not in ("lost", "requested"):
-                yield "ended by nobody"
             if any(info.state == "running" for info in found):
                 yield "it was stopped, yet it runs"
         case _:

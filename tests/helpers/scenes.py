@@ -93,6 +93,7 @@ class Operation:
         warm: Whether its process has a connection already.
         ruins: What was killed before: other operations, and at which moment.
         runs: Whether it runs the command, or collects the result of one that ``before`` ran.
+        ends: How the record may say that the sandbox ended.
         halfway: Checks what may be seen of it when it was killed.
         needs: What the provider must offer.
     """
@@ -104,8 +105,14 @@ class Operation:
     warm: bool = False
     ruins: tuple[tuple[str, str], ...] = ()
     runs: bool = False
+    ends: tuple[str | None, ...] = (None,)
     halfway: Callable[[Scene], object] = lambda scene: None
     needs: Capability | None = None
+
+    @property
+    def lives(self) -> bool:
+        """Whether there is a sandbox all the time."""
+        return self.ends == (None,) and self.before is not _nothing
 
 
 def made(scene: Scene) -> None:
@@ -257,26 +264,29 @@ OPERATIONS = {
         Operation("run warm", _run, warm=True, runs=True),
         Operation("run cold", _run, runs=True),
         Operation("run on stopped", _run, _asleep, asleep=True, runs=True),
-        Operation("run on lost", _run, _lost, runs=True),
+        Operation("run on lost", _run, _lost, runs=True, ends=(None, "lost")),
         Operation("start and wait", _start, runs=True),
         Operation("collect from stopped", _collect, _ran, asleep=True, runs=True),
         Operation("write", _write, _kept, halfway=_whole("a")),
-        Operation("write on lost", _write, _lost),
+        Operation("write on lost", _write, _lost, ends=(None, "lost")),
         Operation("read", _read, _kept),
         Operation("upload", _upload, _planted, halfway=_whole("tree/a")),
         Operation("download", _download, _kept, halfway=_whole_copy),
-        Operation("stop", _stop),
-        Operation("stop on lost", _stop, _lost),
-        Operation("destroy", _destroy),
-        Operation("destroy on stopped", _destroy, _stopped, asleep=True),
+        Operation("stop", _stop, ends=(None, "requested")),
+        Operation("stop on lost", _stop, _lost, ends=(None, "lost", "requested")),
+        Operation("destroy", _destroy, ends=(None, "requested")),
+        Operation("destroy on stopped", _destroy, _stopped, asleep=True, ends=("requested",)),
         Operation("reconnect", _reconnect),
-        Operation("reconnect on stopped", _reconnect, _stopped, asleep=True),
+        Operation(
+            "reconnect on stopped", _reconnect, _stopped, asleep=True, ends=(None, "requested")
+        ),
         Operation("checkpoint", _checkpoint, _kept, needs=Capability.CHECKPOINTS),
         Operation("restore", _restore, _saved, halfway=_whole("a"), needs=Capability.CHECKPOINTS),
         Operation(
             "reconcile",
             _reconcile,
             _disorder,
+            ends=(None, "lost", "requested"),
             ruins=(
                 ("create", "after create"),
                 ("create", "after record create"),
