@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.arenas import Arena
+from helpers.local_sandboxes import Local
 from servers.loopback import LoopbackService
 from servers.daytona.server import DaytonaServer
 from servers.instantdb.sandbox_schema import SANDBOX_SCHEMA
@@ -60,20 +61,23 @@ def scratch_folder() -> Iterator[Path]:
 def local_ground() -> Iterator[Ground]:
     """The local provider without isolation, so that commands can leave a mark outside; SQLite."""
     with scratch_folder() as folder:
-        path = {"path": folder / "records.db"}
-        yield Ground(
-            Arena(
-                name="local",
-                store=("ekairos_sandbox.repository.sqlite:SqliteSandboxRepository", path),
-                provider="ekairos_sandbox_local.provider:LocalProvider",
-                environ={
-                    "PATH": os.environ["PATH"],
-                    "EKAIROS_SANDBOX_LOCAL_STATE": str(folder / "state"),
-                },
-                folder=folder,
-                options={"isolation": "none"},
-            )
+        state = folder / "state"
+        arena = Arena(
+            name="local",
+            store=(
+                "ekairos_sandbox.repository.sqlite:SqliteSandboxRepository",
+                {"path": folder / "records.db"},
+            ),
+            provider="ekairos_sandbox_local.provider:LocalProvider",
+            environ={"PATH": os.environ["PATH"], "EKAIROS_SANDBOX_LOCAL_STATE": str(state)},
+            folder=folder,
+            options={"isolation": "none"},
         )
+        try:
+            yield Ground(arena)
+        finally:
+            if state.exists():
+                Local(state).destroy_all()
 
 
 @contextmanager
