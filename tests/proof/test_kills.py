@@ -32,7 +32,7 @@ def kill(name: str, seed: int, half: int) -> tuple[int, list[str]]:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", GROUNDS)
 def test_a_process_killed_at_any_moment_breaks_no_promise(name: str) -> None:
     seed = int(os.environ.get("SOAK_SEED") or random.randrange(10**6))
