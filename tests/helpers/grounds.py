@@ -13,10 +13,10 @@ from typing import Any
 
 from helpers.arenas import Arena
 from helpers.local_sandboxes import Local
-from servers.loopback import LoopbackService
 from servers.daytona.server import DaytonaServer
 from servers.instantdb.sandbox_schema import SANDBOX_SCHEMA
 from servers.instantdb.server import InstantServer
+from servers.loopback import LoopbackService
 from servers.sprites.server import SpritesServer
 from servers.vercel.server import VercelServer
 
