@@ -20,7 +20,7 @@ help:
 	@echo "             keeps its records in an InstantDB app on a server that runs here"
 	@echo "make test    run the tests (loopback only)"
 	@echo "make check   lint, types, all tests, official clients, packaging"
-	@echo "make soak    thousands of faults, races and load; up to ten minutes"
+	@echo "make soak    thousands of faults, races, kills and load; up to ten minutes"
 	@echo "make bench   measure; prints medians and ratios"
 	@echo "make format  format and fix what can be fixed"
 

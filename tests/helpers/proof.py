@@ -64,7 +64,7 @@ class World:
             store: Any = self.store
             provider: Any = self.fake
         else:
-            store, provider = SteppedStore(self.store, steps), faulty(self.fake, steps)
+            store, provider = SteppedStore(self.store, steps.step), faulty(self.fake, steps)
         return SandboxService(
             store, environ={"API_KEY": SECRET}, clock=self.clock, providers=[provider]
         ).raising

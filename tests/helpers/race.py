@@ -1,8 +1,7 @@
 """Processes and threads that all use one durable id at once, some of them killed on the way.
 
-``Arena`` says which store and which provider; it can be sent to other processes. ``race`` lets
-them loose and returns what each command was said to have done, ``verdict`` says what is not as
-it should be in the end.
+``race`` lets them loose in an arena and returns what each command was said to have done,
+``verdict`` says what is not as it should be in the end.
 """
 
 from __future__ import annotations
@@ -13,17 +12,13 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from importlib import import_module
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ekairos_sandbox import RaisingService, SandboxError, SandboxRecord, SandboxService
-from ekairos_sandbox.clock import SystemClock
-from ekairos_sandbox.provider import Provider, ProviderContext, SandboxInfo, SandboxRef
-from ekairos_sandbox.repository.base import SandboxRepository
-from ekairos_sandbox.repository.instantdb import InstantClient, InstantSandboxRepository
+from helpers.arenas import Arena, LaterClock, lose, owned
+
+from ekairos_sandbox import RaisingService, SandboxError, SandboxRecord
+from ekairos_sandbox.provider import SandboxInfo
 
 ROUND = 12
 """After so many operations a thread goes on to the next id; one that is stopped and lost stays so.
@@ -34,69 +29,10 @@ OPERATIONS = (
 )  # fmt: skip
 
 
-class LaterClock(SystemClock):
-    """The machine's time, an hour later: every deadline has passed."""
-
-    def now_ms(self) -> int:
-        return super().now_ms() + 3_600_000
-
-
-@dataclass(frozen=True)
-class Arena:
-    """Where a race takes place.
-
-    Attributes:
-        name: The provider's name.
-        store: ``"module:callable"`` that returns the record store, and what it is called with.
-        provider: The same for the provider; called with a ``ProviderContext``.
-        environ: Environment of the provider and of the service.
-        effects: A file that commands can append to, whatever sandbox they run in.
-        said: A file for what callers were told of each command.
-        options: The provider's options.
-    """
-
-    name: str
-    store: tuple[str, Mapping[str, Any]]
-    provider: str
-    environ: Mapping[str, str]
-    effects: Path
-    said: Path
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def repository(self) -> SandboxRepository:
-        name, arguments = self.store
-        made: SandboxRepository = _found(name)(**arguments)
-        return made
-
-    def make_provider(self, clock: SystemClock | None = None) -> Provider[Any]:
-        context = ProviderContext(environ=self.environ, clock=clock or SystemClock())
-        made: Provider[Any] = _found(self.provider)(context)
-        return made
-
-    def say(self, token: str, what: str, why: str = "") -> None:
-        """Note what was said of a command, also if this process is killed right afterwards."""
-        with self.said.open("ab", buffering=0) as file:
-            file.write(f"{token} {what} {why}".replace("\n", " ").encode() + b"\n")
-
-    def service(self, clock: SystemClock | None = None) -> RaisingService:
-        clock = clock or SystemClock()
-        return SandboxService(
-            self.repository(),
-            environ=self.environ,
-            clock=clock,
-            providers=[self.make_provider(clock)],
-        ).raising
-
-
-def _found(name: str) -> Callable[..., Any]:
-    module, _, attribute = name.partition(":")
-    found: Callable[..., Any] = getattr(import_module(module), attribute)
-    return found
-
-
-def instant_repository(url: str, app_id: str, token: str) -> SandboxRepository:
-    """Return the record store of an app on the loopback InstantDB."""
-    return InstantSandboxRepository(InstantClient(app_id, token, base_url=url, environ={}))
+def _say(arena: Arena, token: str, what: str, why: str = "") -> None:
+    """Note what was said of a command, also if this process is killed right afterwards."""
+    with (arena.folder / "said").open("ab", buffering=0) as file:
+        file.write(f"{token} {what} {why}".replace("\n", " ").encode() + b"\n")
 
 
 def race(
@@ -138,7 +74,7 @@ def race(
         process.join()
     failed = [process.exitcode for process in running if process.exitcode]
     assert failed == [], "a process ended with an error of its own"
-    lines = [line.split(" ", 2) for line in arena.said.read_text().splitlines()]
+    lines = [line.split(" ", 2) for line in (arena.folder / "said").read_text().splitlines()]
     return {token: (what, why) for token, what, why in lines}
 
 
@@ -175,10 +111,7 @@ def id_of(number: int) -> str:
 def _operate(arena: Arena, service: RaisingService, operation: str, sandbox_id: str) -> None:
     match operation:
         case "create":
-            options = {arena.name: dict(arena.options)}
-            service.create_sandbox(
-                provider=arena.name, provider_options=options, sandbox_id=sandbox_id
-            )
+            arena.create(service, sandbox_id)
         case "run" | "start":
             _command(arena, service, operation, sandbox_id)
         case "stop":
@@ -191,13 +124,6 @@ def _operate(arena: Arena, service: RaisingService, operation: str, sandbox_id: 
             service.reconcile(apply=True)
 
 
-def lose(arena: Arena, service: RaisingService) -> None:
-    """Destroy what there is behind everybody's back."""
-    provider = service._operations.ledger.provider(arena.name)
-    for info in provider.list_owned(service._operations.ledger.repository.owner):
-        provider.destroy(SandboxRef(info.name, info.external_id, info.tags))
-
-
 def _command(arena: Arena, service: RaisingService, operation: str, sandbox_id: str) -> None:
     token = os.urandom(8).hex()
     argv = ["sh", "-c", 'echo "$1" >>"$2"; echo "$1"', "sh", token, str(arena.effects)]
@@ -208,19 +134,19 @@ def _command(arena: Arena, service: RaisingService, operation: str, sandbox_id: 
             result = service.start_command(sandbox_id, argv, timeout_s=60).wait(timeout_s=60)
         if result.cancelled or result.truncated or result.exit_code in (137, 143):
             # The sandbox was stopped around it.
-            arena.say(token, "unknown")
+            _say(arena, token, "unknown")
         else:
             assert result.output == f"{token}\n", result
-            arena.say(token, "success")
+            _say(arena, token, "success")
     except SandboxError as error:
-        arena.say(token, error.outcome if operation == "run" else "unknown", repr(error))
+        _say(arena, token, error.outcome if operation == "run" else "unknown", repr(error))
         raise
 
 
 def verdict(arena: Arena, said: Mapping[str, tuple[str, str]]) -> list[str]:
     """Settle everything and say what is not as it should be; empty if all is well."""
     problems = []
-    effects = Counter(arena.effects.read_text().split()) if arena.effects.exists() else Counter()
+    effects = Counter(arena.effects.read_text().split())
     for token, times in effects.items():
         if times > 1:
             problems.append(f"{token} ran {times} times")
@@ -234,9 +160,8 @@ def verdict(arena: Arena, said: Mapping[str, tuple[str, str]]) -> list[str]:
     ]
     with arena.service(LaterClock()) as service:
         service.reconcile(apply=True)
-        owner = service._operations.ledger.repository.owner
         provider = arena.make_provider()
-        found = list(provider.list_owned(owner))
+        found = owned(service, provider)
         for record in service.iter_sandboxes():
             of_it = [info for info in found if info.tags and info.tags.sandbox_id == record.id]
             problems += [f"{record.id}: {text}" for text in _judged(record, of_it)]

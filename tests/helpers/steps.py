@@ -7,7 +7,7 @@ through it. A plan says which steps fail, and how.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, Protocol, TypeVar, cast, get_args
 
 from helpers.memory_world import ManualClock
 
@@ -120,12 +120,18 @@ def _problem(stored: bool, text: str, *, unknown: bool) -> Exception:
     return cls(text, outcome=outcome)
 
 
+class Step(Protocol):
+    """Makes a call, or lets it go wrong."""
+
+    def __call__(self, operation: str, call: Callable[[], T], *, stored: bool) -> T: ...
+
+
 class SteppedStore(SandboxRepository):
     """A record store whose calls are steps of a process."""
 
-    def __init__(self, inner: SandboxRepository, steps: Steps) -> None:
+    def __init__(self, inner: SandboxRepository, step: Step) -> None:
         self.inner = inner
-        self.steps = steps
+        self.step = step
 
     @property
     def owner(self) -> str:
@@ -154,4 +160,4 @@ class SteppedStore(SandboxRepository):
         self._step("store check", lambda: self.inner.check(acting=acting))
 
     def _step(self, operation: str, call: Callable[[], T]) -> T:
-        return self.steps.step(operation, call, stored=True)
+        return self.step(operation, call, stored=True)

@@ -200,8 +200,8 @@ class HttpServer(http.server.ThreadingHTTPServer):
     ) -> None:
         self.answer = answer
         self.headers = headers
-        self._open: set[socket.socket] = set()
-        self._open_lock = threading.Lock()
+        self._open: dict[socket.socket, Any] = {}
+        self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._accept)
         super().__init__(address, Handler)
@@ -222,24 +222,38 @@ class HttpServer(http.server.ThreadingHTTPServer):
 
     def close_connections(self) -> None:
         """Cut every connection there is."""
-        with self._open_lock:
+        with self._changed:
             still_open = list(self._open)
         for connection in still_open:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
+    def wait_until_left(self, timeout_s: float) -> None:
+        """Block until every client has gone and what it asked for has been carried out."""
+        with socket.create_connection(("127.0.0.1", self.server_port), timeout_s) as own:
+            # They are accepted in order: once this one is, so are all that were made before.
+            address = own.getsockname()
+            self._wait_for(lambda: address in self._open.values(), timeout_s)
+        self._wait_for(lambda: not self._open, timeout_s)
+
     def process_request(self, request: Any, client_address: Any) -> None:
-        with self._open_lock:
-            self._open.add(request)
+        with self._changed:
+            self._open[request] = client_address
+            self._changed.notify_all()
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        with self._open_lock:
-            self._open.discard(request)
+        with self._changed:
+            self._open.pop(request, None)
+            self._changed.notify_all()
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up is none of our errors."""
+
+    def _wait_for(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        with self._changed:
+            assert self._changed.wait_for(condition, timeout_s), "clients are still connected"
 
     def _accept(self) -> None:
         while not self._stopping.is_set():

@@ -48,6 +48,10 @@ class LoopbackService(abc.ABC):
         with self._lock:
             self.requests.clear()
 
+    def wait_until_left(self, timeout_s: float) -> None:
+        """Block until every client has gone and what it asked for has been carried out."""
+        self._http.wait_until_left(timeout_s)
+
     def _record(self, request: Request) -> None:
         with self._lock:
             if self.recording:
