@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Generic
 
+from ekairos_sandbox.clock import Clock, SystemClock
 from ekairos_sandbox.exceptions import UnsupportedOperationError
 from ekairos_sandbox.provider_values import (
     Capability,
