@@ -213,6 +213,7 @@ class CallScripts:
             scripts.fill(scripts.HOUSEKEEPING, many=MANY_JOBS),
             _wait(part, window_s, follow=follow),
             scripts.fill(scripts.SWEEP),
+            scripts.fill(scripts.SAME),
             _answer(part),
         )
         return b"".join(parts)

@@ -33,6 +33,7 @@ from ekairos_sandbox.exceptions import (
     CommandNotFoundError,
     CommandStartError,
     EpochMismatchError,
+    IdConflictError,
     OutcomeUnknownError,
     ProviderAuthError,
     ProviderUnavailableError,
@@ -118,6 +119,47 @@ def test_simultaneous_starts_run_once_and_agree(box: Box) -> None:
             thread.join()
         assert results == [b"done\n"] * 6
         assert runs(box, made) == 1
+
+
+def test_of_different_commands_started_at_once_under_one_id_one_runs(box: Box) -> None:
+    made = [sh(f"cat; echo {n} >>ran-{n}", command_id="contested", stdin=b"in") for n in range(6)]
+    together = threading.Barrier(6)
+    told: list[object] = []
+
+    def run(number: int) -> None:
+        together.wait()
+        try:
+            told.append((number, box.runner.run(made[number]).exit_code))
+        except IdConflictError:
+            told.append("conflict")
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    [ran] = [int(path.name[4:]) for path in box.home.glob("ran-*")]
+    assert sorted(told, key=str) == [(ran, 0), *["conflict"] * 5]
+    secret = [*box.job("contested").glob("run.*"), *box.job("contested").glob("in.*")]
+    until(lambda: not any(path.exists() and path.stat().st_size for path in secret))
+    (box.home / f"ran-{ran}").unlink()
+
+
+def test_a_claim_that_is_long_in_being_written_is_waited_for() -> None:
+    with open_box("dash") as box:
+        made = sh("exec sleep 60")
+        box.runner.start(made)
+        claim, whole, naps = box.job(made.command_id) / "go", box.home / "claim", box.home / "naps"
+        whole.write_bytes(claim.read_bytes())
+        claim.write_bytes(b"")
+        sleep = box.home.parent / "bin" / "sleep"
+        sleep.unlink(missing_ok=True)
+        sleep.write_text(
+            f"#!/bin/sh\necho >>{naps}\n[ $(grep -c '' {naps}) -lt 5 ] || cat {whole} >{claim}\n"
+        )
+        sleep.chmod(0o755)
+        assert box.runner.state(made.command_id) == "running"
+        assert box.runner.kill(made.command_id) == "killed"
 
 
 @pytest.mark.parametrize("fault", [refused, lost_before, lost_after, cut, garbage])

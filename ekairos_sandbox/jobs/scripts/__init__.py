@@ -28,7 +28,7 @@ Common to all of it:
 from ekairos_sandbox.jobs.scripts.common import HEAD, JUDGE, SESSION
 from ekairos_sandbox.jobs.scripts.housekeeping import HOUSEKEEPING, LIST, PURGE
 from ekairos_sandbox.jobs.scripts.prepare import PREPARE
-from ekairos_sandbox.jobs.scripts.start import START
+from ekairos_sandbox.jobs.scripts.start import SAME, START
 from ekairos_sandbox.jobs.scripts.supervisor import AWAKE, SUPERVISOR
 from ekairos_sandbox.jobs.scripts.text import fill, script
 from ekairos_sandbox.jobs.scripts.wait import ANSWER, SWEEP, WAIT
@@ -42,6 +42,7 @@ __all__ = [
     "LIST",
     "PREPARE",
     "PURGE",
+    "SAME",
     "SESSION",
     "START",
     "SUPERVISOR",

@@ -41,10 +41,10 @@ ek_ended() {
     case $ek_rc$ek_why$ek_up0$ek_up1 in *[!a-z0-9.-]*) false ;; esac
 }
 ek_claimed() {
-  ek_end=
+  ek_claim=
   [ -f "$ek_job/go" ] && [ ! -L "$ek_job/go" ] &&
-    read -r ek_pid ek_since ek_boot ek_mark ek_digest ek_end <"$ek_job/go"
-  [ "$ek_end" = . ]
+    read -r ek_pid ek_since ek_boot ek_mark ek_digest ek_claim <"$ek_job/go"
+  [ "$ek_claim" = . ]
 }
 # The claim names process, start time and boot: a reused pid does not pass for the supervisor.
 ek_alive() {
@@ -54,19 +54,31 @@ ek_alive() {
     { [ "$ek_boot" = - ] || { read -r ek_stat </proc/sys/kernel/random/boot_id &&
       [ "$ek_stat" = "$ek_boot" ]; }; }
 }
+# One look at a claimed job; false if it says neither that the job lives nor how it ended.
+ek_settled() {
+  if ek_alive; then ek_state=running
+  elif [ "$ek_claim" = . ] && [ "$ek_pid" = void ]; then ek_state=void
+  elif ek_ended; then ek_state=exited
+  else ek_state=lost; false
+  fi
+}
 ek_judge() {
   ek_rc=- ek_why=- ek_up0=- ek_up1=-
   if ek_ended; then ek_state=exited; return; fi
-  ek_rc=- ek_why=- ek_up0=- ek_up1=-
   if [ ! -d "$ek_job" ]; then
     ek_state=unknown
     [ ! -e "$ek_root/purged/$ek_id" ] || ek_state=purged
   elif [ ! -e "$ek_job/go" ]; then ek_state=created
-  elif ek_alive; then ek_state=running
-  elif [ "$ek_end" = . ] && [ "$ek_pid" = void ]; then ek_state=void
-  elif [ -n "$ek_patient" ] && ek_nap 0.05 && ek_alive; then ek_state=running
-  elif ek_ended; then ek_state=exited
-  else ek_state=lost; ek_rc=- ek_why=- ek_up0=- ek_up1=-
+  else
+    # A second look decides, unless the claim is only just being written: that may take long on a
+    # machine that has much else to do.
+    ek_looks=0
+    until ek_settled || [ -z "$ek_patient" ] || [ $ek_looks -ge 100 ]; do
+      [ $ek_looks = 0 ] || [ -z "$ek_claim" ] || break
+      ek_nap 0.05
+      ek_looks=$((ek_looks + 1))
+    done
   fi
+  [ $ek_state = exited ] || ek_rc=- ek_why=- ek_up0=- ek_up1=-
 }
 """)

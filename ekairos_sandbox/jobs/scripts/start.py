@@ -8,6 +8,8 @@ from ekairos_sandbox.jobs.scripts.text import compact
 # $ek_run and the input to $ek_in, or names the files that were uploaded.
 START = compact(r"""
 ek_refuse() { @{cleanup}; ek_say "error:$1"; }
+# Whether the id stands for another command, by the claim; one that was voided stands for none.
+ek_other() { ek_claimed && [ "$ek_digest" != @{digest} ] && [ "$ek_digest" != - ]; }
 ek_epoch= ek_caps= ek_sup=
 [ -f "$ek_root/epoch" ] && read -r ek_epoch <"$ek_root/epoch"
 [ "$ek_epoch" = @{epoch} ] || ek_refuse epoch
@@ -35,7 +37,11 @@ if [ ! -e "$ek_job/go" ]; then
     ek_session "$ek_sh" "$@" >/dev/null 2>&1
   ) & ek_sup=$!
   [ "$ek_fifo" != y ] || { exec 4<"$ek_job/live" 9>&-; ek_bell=y; }
-elif ek_claimed && [ "$ek_digest" != @{digest} ] && [ "$ek_digest" != - ]; then
-  ek_refuse conflict
+elif ek_other; then ek_refuse conflict
 fi
+""")
+
+# Of two commands that were started under one id at once, one has claimed it meanwhile.
+SAME = compact(r"""
+! ek_other || ek_refuse conflict
 """)

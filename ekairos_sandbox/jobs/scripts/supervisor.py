@@ -111,11 +111,17 @@ if [ "$ek_fifo" = y ]; then
   exec 5<>"$ek_out" 6<>"$ek_err"
 fi
 set -C
-{ echo "$$ $1 $ek_boot $ek_mark @{digest} ." >"$ek_job/go"; } || exit 0
+{ echo "$$ $1 $ek_boot $ek_mark @{digest} ." >"$ek_job/go"; } || {
+  rm -f "$0"
+  [ "$ek_in" = /dev/null ] || rm -f "$ek_in"
+  exit 0
+}
 set +C
-# Claimed. The scripts hold secrets and are not needed any more, this one included.
+# Claimed. Scripts and input hold secrets and are not needed any more, this script included.
 true >"$0"
-for ek_v in "$ek_job"/run.*; do [ ! -s "$ek_v" ] || true >"$ek_v"; done
+for ek_v in "$ek_job"/run.* "$ek_job"/in.*; do
+  [ ! -s "$ek_v" ] || [ "$ek_v" = "$ek_in" ] || true >"$ek_v"
+done
 set --
 case $0 in */up/*) set -- "$0" ;; esac
 [ "$ek_in" = /dev/null ] || set -- "$@" "$ek_in"
