@@ -69,7 +69,14 @@ class _Builder:
 
 
 class Sdk:
-    """The SDK's API clients and models, imported at first use (0.4 s, 40 MB)."""
+    """The SDK's API clients and models, imported at first use (0.4 s, 40 MB).
+
+    Attributes:
+        api: The client of the control plane.
+        toolbox: The client of toolboxes.
+        version: Their release.
+        headers: What every request bears, the organisation of a token for several included.
+    """
 
     def __init__(self, settings: DaytonaSettings) -> None:
         try:
@@ -82,18 +89,16 @@ class Sdk:
                 hint="pip install 'ekairos-sandbox[daytona]'",
             ) from error
         self.version = str(getattr(self.api, "__version__", "0"))
-        headers = {"X-Daytona-Source": "sdk-python", "X-Daytona-SDK-Version": self.version}
+        self.headers = {"X-Daytona-Source": "sdk-python", "X-Daytona-SDK-Version": self.version}
         if settings.organization_id is not None:
-            headers["X-Daytona-Organization-ID"] = settings.organization_id
-        self._clients = {
-            module: self._client(module, headers) for module in (self.api, self.toolbox)
-        }
+            self.headers["X-Daytona-Organization-ID"] = settings.organization_id
+        self._clients = {module: self._client(module) for module in (self.api, self.toolbox)}
         self._groups: dict[str, Any] = {}
 
-    def _client(self, module: Any, headers: dict[str, str]) -> Any:
+    def _client(self, module: Any) -> Any:
         client = module.ApiClient(module.Configuration(host=""))
         client.rest_client = _Builder("")
-        client.default_headers = headers
+        client.default_headers = self.headers
         return client
 
     def build(self, group: str, call: str, *args: Any, **arguments: Any) -> Built:

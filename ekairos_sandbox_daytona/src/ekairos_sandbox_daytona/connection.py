@@ -73,9 +73,7 @@ class DaytonaConnection(Connection):
         self._client = client
         self._toolbox = str(data["toolboxProxyUrl"])
         self.clock = api.clock
-        self.file_api = ToolboxFiles(
-            lambda: api.toolbox(self._toolbox), external_id, self._did_not_run
-        )
+        self.file_api = ToolboxFiles(api, self._toolbox, external_id, self._did_not_run)
 
     def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
         """Run a script; see ``Connection.shell``.

@@ -10,9 +10,8 @@ from typing import Any
 
 from ekairos_sandbox.exceptions import ProviderError, ProviderUnavailableError, RemoteFileError
 from ekairos_sandbox.http import HttpResponse, HttpStream
-from ekairos_sandbox.provider_http import ProviderApi
 from ekairos_sandbox.shell.chunks import Pieces
-from ekairos_sandbox_daytona.api import NAME
+from ekairos_sandbox_daytona.api import NAME, DaytonaApi
 
 PART_BYTES = 16 * 1024 * 1024
 HEAD_BYTES = 64 * 1024
@@ -25,7 +24,8 @@ class ToolboxFiles:
     """Moves files of one sandbox; see ``FileApi``.
 
     Args:
-        toolbox: The way to the toolbox.
+        api: The way to Daytona.
+        toolbox: The address of its toolbox.
         sandbox_id: Whose files.
         refused: Says why a toolbox refused a request.
     """
@@ -35,10 +35,12 @@ class ToolboxFiles:
 
     def __init__(
         self,
-        toolbox: Callable[[], ProviderApi],
+        api: DaytonaApi,
+        toolbox: str,
         sandbox_id: str,
         refused: Callable[[HttpResponse], ProviderError],
     ) -> None:
+        self._api = api
         self._toolbox = toolbox
         self._files = f"/{sandbox_id}/files"
         self._refused = refused
@@ -51,14 +53,17 @@ class ToolboxFiles:
             f'\r\n--{boundary}\r\nContent-Disposition: form-data; name="files[0].file"; '
             f'filename="part"\r\nContent-Type: application/octet-stream\r\n\r\n'
         )
-        answer = self._toolbox().call(
+        answer = self._api.toolbox(self._toolbox).call(
             "POST",
             f"{self._files}/bulk-upload",
             operation="write_file",
             repeat="always",
             accept=(200, 201, 400, 404),
             data=Pieces([head.encode(), *part.pieces, f"\r\n--{boundary}--\r\n".encode()]),
-            headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
+            headers={
+                **self._api.sdk.headers,
+                "Content-Type": f"multipart/form-data; boundary={boundary}",
+            },
         )
         if answer.status >= 400:
             raise self._no(answer, path)
@@ -69,12 +74,13 @@ class ToolboxFiles:
         The last open-source toolbox always uses the same boundary, which the file may hold too; so
         the file ends where the answer does.
         """
-        with self._toolbox().stream(
+        with self._api.toolbox(self._toolbox).stream(
             "POST",
             f"{self._files}/bulk-download",
             operation="read_file",
             accept=(200, 400, 404),
             json_body={"paths": [path]},
+            headers=self._api.sdk.headers,
         ) as answer:
             if answer.status != 200:
                 raise self._no(HttpResponse(answer.status, answer.headers, answer.read()), path)

@@ -119,6 +119,20 @@ def test_a_large_file_takes_few_requests(
     }
 
 
+def test_a_token_for_several_organisations_moves_files_too(server: DaytonaServer) -> None:
+    one = server.organisation
+    environ = {
+        "DAYTONA_API_URL": server.api_url,
+        "DAYTONA_JWT_TOKEN": one.jwt,
+        "DAYTONA_ORGANIZATION_ID": one.id,
+    }
+    connection = create(DaytonaProvider(ProviderContext(environ=environ)))
+    guest = server.box(connection.external_id).guest
+    assert guest is not None
+    connection.write_file(str(guest.home / "big"), [BIG])
+    assert read(connection, guest.home / "big") == BIG
+
+
 @pytest.mark.usefixtures("small_parts")
 def test_parts_lie_in_a_folder_that_others_cannot_enter(
     server: DaytonaServer, connection: Connection, home: Path

@@ -84,7 +84,7 @@ def test_restoring_leaves_the_sandbox_its_name_and_the_record_its_incarnation(
     server.clear_requests()
     assert cold.read_file(sandbox.sandbox_id, "file") == b"old"
     # The record knows the new session already.
-    assert server.operations() == ["read"]
+    assert server.operations() == ["run"]
 
 
 def test_a_checkpoint_whose_answer_was_lost_leaves_a_sandbox_that_works(
