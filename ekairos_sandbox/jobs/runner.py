@@ -7,17 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from ekairos_sandbox.clock import Clock, SystemClock
-from ekairos_sandbox.exceptions import (
-    CommandNotFoundError,
-    CommandStartError,
-    CommandStillRunningError,
-    OutcomeUnknownError,
-    SandboxError,
-)
+from ekairos_sandbox.exceptions import CommandStillRunningError, SandboxError
 from ekairos_sandbox.jobs.answers import JobAnswer, Window
 from ekairos_sandbox.jobs.calls import JobCalls
 from ekairos_sandbox.jobs.spec import JobSpec, check_command_id
 from ekairos_sandbox.jobs.stream import PIECE_BYTES, CommandStream, Patience
+from ekairos_sandbox.jobs.verdicts import checked, command_state, endless, known
 from ekairos_sandbox.provider import Connection
 from ekairos_sandbox.results import CommandResult, CommandState, OutputChunk
 from ekairos_sandbox.retry import RetryPolicy
@@ -84,7 +79,7 @@ class JobRunner:
         answer = self.calls.start(
             spec, part=HEAD_AND_TAIL, window_s=min(window_s, WINDOW_S), follow=False
         )
-        return _checked(answer)
+        return checked(answer)
 
     def wait(
         self,
@@ -113,7 +108,7 @@ class JobRunner:
             window_s=min(window_s, WINDOW_S),
             follow=offsets is not None,
         )
-        return _checked(answer)
+        return checked(answer)
 
     def run(
         self, spec: JobSpec, *, on_output: Callable[[OutputChunk], None] | None = None
@@ -186,7 +181,7 @@ class JobRunner:
                 want_argv=argv is None,
                 collecting=True,
             )
-            answer = _checked(answer) if seen else _known(answer)
+            answer = checked(answer) if seen else known(answer)
             seen = True
             argv = argv or answer.argv
             if answer.ended:
@@ -206,11 +201,7 @@ class JobRunner:
             CommandNotFoundError: The sandbox knows no such command.
         """
         answer = self.calls.look(check_command_id(command_id), part=NOTHING, collecting=True)
-        if answer.state in ("unknown", "purged"):
-            _known(answer)
-        if answer.state == "void" or (answer.state == "exited" and answer.why):
-            return "killed"
-        return answer.state  # type: ignore[return-value]
+        return command_state(answer)
 
     def output(
         self,
@@ -272,20 +263,16 @@ class JobRunner:
             window_s=min(WINDOW_S, grace_s + 2),
             kill="kill",
         )
-        if answer.state in ("unknown", "purged"):
-            _known(answer)
-        if answer.state == "void" or (answer.state == "exited" and answer.why):
-            return "killed"
-        return answer.state  # type: ignore[return-value]
+        return command_state(answer)
 
     def list(self) -> dict[str, CommandState]:
         """Return the state of every command that the sandbox knows, by id; one call."""
         states = self.calls.list()
-        known = ("created", "running", "exited", "killed", "lost")
+        names = ("created", "running", "exited", "killed", "lost")
         return {
             name: "killed" if state == "void" else state  # type: ignore[misc]
             for name, state in states.items()
-            if state in known or state == "void"
+            if state in names or state == "void"
         }
 
     def purge(self, *, older_than_s: float = 7 * 86400) -> int:
@@ -310,13 +297,13 @@ class JobRunner:
 
     def start_following(self, spec: JobSpec, part: Window) -> JobAnswer:
         """Start a command for a stream: return with its first output, or after a second."""
-        return _checked(self.calls.start(spec, part=part, window_s=1, follow=True))
+        return checked(self.calls.start(spec, part=part, window_s=1, follow=True))
 
     def follow(self, command_id: str, part: Window, patience: Patience) -> JobAnswer:
         """Return with more output of a command, or with its end."""
         asked = self.clock.monotonic()
         window = patience.window(WINDOW_S)
-        answer = _checked(
+        answer = checked(
             self.calls.look(
                 command_id,
                 part=part,
@@ -326,7 +313,7 @@ class JobRunner:
             )
         )
         if patience.over and not answer.ended:
-            raise _endless(answer)
+            raise endless(answer)
         if not answer.stdout and not answer.stderr:
             self._pause(asked, answer)
         return answer
@@ -371,7 +358,7 @@ class JobRunner:
 
     def _look_at_output(self, command_id: str, part: Window, *, follow: bool) -> JobAnswer:
         window_s = WINDOW_S if follow else 0
-        return _known(
+        return known(
             self.calls.look(
                 command_id, part=part, window_s=window_s, follow=follow, collecting=True
             )
@@ -379,11 +366,11 @@ class JobRunner:
 
     def _give_up(self, command_id: str) -> JobAnswer:
         """End a command whose own supervisor should have done so long ago."""
-        answer = _checked(
+        answer = checked(
             self.calls.look(command_id, part=HEAD_AND_TAIL, window_s=WINDOW_S, kill="kill")
         )
         if not answer.ended:
-            raise _endless(answer)
+            raise endless(answer)
         return answer
 
     def _pause(self, asked: float, answer: JobAnswer) -> None:
@@ -391,50 +378,3 @@ class JobRunner:
         elapsed = self.clock.monotonic() - asked
         if not answer.ended and elapsed < 0.2:
             self.clock.sleep(0.2 - elapsed)
-
-
-def _endless(answer: JobAnswer) -> OutcomeUnknownError:
-    return OutcomeUnknownError(
-        f"command {answer.command_id} is past its timeout and does not end",
-        command_id=answer.command_id,
-        stdout=answer.stdout,
-        stderr=answer.stderr,
-        hint="stop the sandbox to end it",
-    )
-
-
-def _known(answer: JobAnswer) -> JobAnswer:
-    if answer.state == "unknown":
-        raise CommandNotFoundError(
-            f"the sandbox knows no command {answer.command_id}", command_id=answer.command_id
-        )
-    if answer.state == "purged":
-        raise CommandNotFoundError(
-            f"command {answer.command_id} ended long ago and its result was deleted",
-            command_id=answer.command_id,
-        )
-    return answer if answer.state == "lost" else _checked(answer)
-
-
-def _checked(answer: JobAnswer) -> JobAnswer:
-    """Return the answer of a job that runs, ran, or will never run by order."""
-    if answer.note == "nocwd" and answer.exit_code == 126:
-        raise CommandStartError(
-            "the command did not run: its working directory does not exist or cannot be entered",
-            command_id=answer.command_id,
-        )
-    if answer.state == "lost":
-        raise OutcomeUnknownError(
-            f"command {answer.command_id} may have run to its end or not: its supervisor died "
-            "(killed, out of memory, or the sandbox was restarted)",
-            command_id=answer.command_id,
-            stdout=answer.stdout,
-            stderr=answer.stderr,
-        )
-    if answer.state in ("unknown", "purged"):
-        raise OutcomeUnknownError(
-            f"command {answer.command_id} has left no trace in the sandbox",
-            command_id=answer.command_id,
-            hint="the sandbox was restored, or its files were deleted",
-        )
-    return answer

@@ -173,7 +173,7 @@ class FakeConnection(Connection):
         self._existing = existing
         self._sandbox = sandbox
         self._calls = calls
-        self._clock = clock
+        self.clock = clock
 
     def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
         """Answer one of the library's scripts; see ``FakeGuest``."""
@@ -196,7 +196,7 @@ class FakeConnection(Connection):
 
     def create_checkpoint(self, comment: str = "") -> Checkpoint:
         """Store the files."""
-        now = self._clock.now_ms()
+        now = self.clock.now_ms()
         return self._do("checkpoints", lambda sandbox: sandbox.keep(comment, now))
 
     def list_checkpoints(self) -> list[Checkpoint]:
@@ -215,7 +215,7 @@ class FakeConnection(Connection):
 
     def extend_timeout(self, timeout_ms: int) -> int | None:
         """Return when it would end now."""
-        return self._do("extend_timeout", lambda _: self._clock.now_ms() + timeout_ms)
+        return self._do("extend_timeout", lambda _: self.clock.now_ms() + timeout_ms)
 
     def _do(self, call: Call, effect: Callable[[FakeSandbox], T]) -> T:
         def on_running() -> T:
