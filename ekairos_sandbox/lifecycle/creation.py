@@ -214,6 +214,8 @@ class Creation:
         spec = spec_of(self._ledger, record, plan)
         if spec.timeout_s <= 0:
             raise never_finished(record)
+        # Its name may be one that only a later incarnation has.
+        plan.cls.check_spec(spec)
         try:
             return provider.create(spec)
         except SandboxError as error:

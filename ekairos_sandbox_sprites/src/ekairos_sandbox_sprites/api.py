@@ -145,7 +145,7 @@ class SpritesApi(ProviderApi):
         if self._organization is None:
             name = self._page({"max_results": "1"}, operation="account").get("name")
             if not isinstance(name, str) or not name:
-                raise self._damaged("account")
+                raise self.damaged("account")
             self._organization = name
         return f"{self.http.base_url}/{self._organization}"
 
@@ -257,14 +257,14 @@ class SpritesApi(ProviderApi):
             for value in page["sprites"]:
                 sprite = Sprite.from_wire(value)
                 if sprite is None:
-                    raise self._damaged(operation)
+                    raise self.damaged(operation)
                 yield sprite
             following = page.get("next_continuation_token")
             # The last page may say that there is more, without a token.
             if not page.get("has_more") or not following:
                 return
             if following == token:
-                raise self._damaged(operation)
+                raise self.damaged(operation)
             token = str(following)
 
     def delete(self, name: str, *, operation: str) -> None:
@@ -299,19 +299,20 @@ class SpritesApi(ProviderApi):
         page = self._json(answer, operation)
         if isinstance(page, dict) and isinstance(page.get("sprites"), list):
             return page
-        raise self._damaged(operation)
+        raise self.damaged(operation)
 
     def _sprite(self, answer: HttpResponse, *, operation: str) -> Sprite:
         sprite = Sprite.from_wire(self._json(answer, operation))
         if sprite is None:
-            raise self._damaged(operation)
+            raise self.damaged(operation)
         return sprite
 
     def _json(self, answer: HttpResponse, operation: str) -> Any:
         with self.translated(operation):
             return answer.json()
 
-    def _damaged(self, operation: str) -> ProviderUnavailableError:
+    def damaged(self, operation: str) -> ProviderUnavailableError:
+        """Return the error for an answer of status 200 that says nothing of what was asked for."""
         return ProviderUnavailableError(
             f"sprites answered {operation} with something that is not its API's",
             provider=self.provider,

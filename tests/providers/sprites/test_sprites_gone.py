@@ -155,6 +155,24 @@ def test_a_command_notices_that_its_sprite_was_replaced(
     assert {sprite.name for sprite in server.world.all()} == {"chosen", "chosen-g2"}
 
 
+def test_another_sprite_of_the_same_name_is_neither_saved_nor_restored_nor_shown(
+    sprites: Sprites, server: SpritesServer
+) -> None:
+    connection, _ = sprites.create("one")
+    server.world.delete(server.sprite("one"))
+    server.world.create("acme", "one", "sprite", [])
+    server.clear_requests()
+    for act in (
+        connection.create_checkpoint,
+        connection.list_checkpoints,
+        lambda: connection.restore_checkpoint("v0"),
+        lambda: connection.preview_url(8080),
+    ):
+        with pytest.raises(SandboxGoneError):
+            act()
+    assert server.counts() == {"GET one": 4}
+
+
 def test_a_refused_token_is_told_without_showing_it(
     sprites: Sprites, server: SpritesServer
 ) -> None:
