@@ -13,7 +13,12 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from ekairos_sandbox.exceptions import ProviderError, ProviderUnavailableError
+from ekairos_sandbox.clock import Clock
+from ekairos_sandbox.exceptions import (
+    ProviderAuthError,
+    ProviderError,
+    ProviderUnavailableError,
+)
 from ekairos_sandbox.http import HttpClient, HttpResponse, HttpStream
 from ekairos_sandbox.provider import ProviderContext
 from ekairos_sandbox.provider_http import ProviderApi, Repeat, problem_of
@@ -30,18 +35,26 @@ _IDENTITY = {"Accept-Encoding": "identity"}
 
 
 class _Api(ProviderApi):
+    def __init__(self, http: HttpClient, credentials: Credentials, clock: Clock) -> None:
+        super().__init__(http, provider="vercel", clock=clock, secrets=[credentials.token])
+        self._advice = credentials.advice
+
     def error(self, answer: HttpResponse, *, operation: str) -> ProviderError:
         found = super().error(answer, operation=operation)
+        if isinstance(found, ProviderAuthError):
+            found.hint = self._advice
         if type(found) is not ProviderError or not 400 <= answer.status < 500:
             return found
+        refusal = problem_of(answer).code
         return RefusedError(
             found.message,
-            refusal=problem_of(answer).code,
+            refusal=refusal,
             status=found.status,
             request_id=found.request_id,
             provider=found.provider,
             operation=operation,
-            retryable=False,
+            # An image that was pushed a moment ago.
+            retryable=refusal == "image_not_ready",
             hint="the team's plan or quota does not allow it" if answer.status == 402 else None,
         )
 
@@ -71,7 +84,7 @@ class VercelApi:
         self.credentials = credentials
         self.base_url = http.base_url
         self.clock = context.clock
-        self._api = _Api(http, provider="vercel", clock=context.clock, secrets=[credentials.token])
+        self._api = _Api(http, credentials, context.clock)
 
     def repeated(self, once: Callable[[], T], *, budget_s: float) -> T:
         """Call a function again after failures that may pass."""

@@ -142,10 +142,26 @@ class VercelConnection(Connection):
                 operation="restore_checkpoint",
                 hint="list_checkpoints tells which there are",
             )
+        self._check_room(view, checkpoint_id)
         with suppress(RefusedError):
             # It may be on its way down already.
             self._api.stop(view.session_id)
         self._start_from(checkpoint_id, view, "restore_checkpoint")
+
+    def _check_room(self, view: View, checkpoint_id: str) -> None:
+        """Make sure that the snapshot of the stop does not displace the one to go back to."""
+        if view.keeps_snapshots is None:
+            return
+        found = [one for one in self._api.snapshots(self._ref.name) if one.usable]
+        found.sort(key=lambda one: one.created_at or 0, reverse=True)
+        if checkpoint_id in [one.id for one in found[view.keeps_snapshots - 1 :]]:
+            raise UnsupportedOperationError(
+                f"the sandbox keeps its last {view.keeps_snapshots} snapshots only, and the one "
+                f"that a restore makes of the present state would displace {checkpoint_id!r}",
+                provider="vercel",
+                operation="restore_checkpoint",
+                hint="create it with a larger keep_last_snapshots, or without",
+            )
 
     def _start_from(self, snapshot_id: str, before: View, operation: str) -> None:
         """Start a sandbox that is on its way down with the files of a snapshot."""

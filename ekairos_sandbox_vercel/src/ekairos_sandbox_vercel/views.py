@@ -42,6 +42,7 @@ class View:
         routes: Where its declared ports are, as long as it runs.
         source_snapshot_id: The snapshot that the session began with, or None.
         current_snapshot_id: The snapshot that the next session would begin with, or None.
+        keeps_snapshots: How many of its latest snapshots are kept; None: all.
         created_at: Epoch ms.
         expires_at: When the session ends by itself, epoch ms.
     """
@@ -55,6 +56,7 @@ class View:
     routes: Mapping[int, str] = field(default_factory=dict)
     source_snapshot_id: str | None = None
     current_snapshot_id: str | None = None
+    keeps_snapshots: int | None = None
     created_at: int | None = None
     expires_at: int | None = None
 
@@ -107,7 +109,7 @@ def view_of(body: Mapping[str, Any], *, operation: str) -> View:
             operation=operation,
             outcome="unknown",
         )
-    tags = sandbox.get("tags")
+    tags, keep = sandbox.get("tags"), sandbox.get("keepLastSnapshots")
     return View(
         name=name,
         status=str(session.get("status") or sandbox.get("status") or ""),
@@ -118,6 +120,7 @@ def view_of(body: Mapping[str, Any], *, operation: str) -> View:
         routes=_routes(body.get("routes")),
         source_snapshot_id=_text(session.get("sourceSnapshotId")),
         current_snapshot_id=_text(sandbox.get("currentSnapshotId")),
+        keeps_snapshots=_number(keep.get("count")) if isinstance(keep, Mapping) else None,
         created_at=_number(sandbox.get("createdAt")),
         expires_at=_expiry(sandbox, session),
     )

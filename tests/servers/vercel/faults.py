@@ -22,6 +22,7 @@ class Fault(enum.Enum):
     GARBAGE = "200 with half a JSON body, the call was carried out"
     FORBIDDEN = "403"
     EMPTY_404 = "404 without a body"
+    NOT_READY = "400, the image is not ready"
     ECHO = "400 that repeats the environment and the source of a creation"
     SLOW = "the answer comes late"
     CUT = "a stream is cut after some records"
