@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,10 +15,12 @@ from ekairos_sandbox.exceptions import (
     ProviderError,
     ProviderRateLimitedError,
     ProviderUnavailableError,
+    UnsupportedOperationError,
 )
 from ekairos_sandbox.http import HttpClient, HttpResponse
 from ekairos_sandbox.provider import ProviderContext, SandboxInfo, SandboxRunState, Tags
 from ekairos_sandbox.provider_http import ProviderApi, problem_of
+from ekairos_sandbox.sdk_client import SdkClient
 from ekairos_sandbox_sprites.options import SpritesSettings
 
 PAGE_SIZE = 100
@@ -125,7 +128,11 @@ class SpriteMissingError(ProviderError):
 
 
 class SpritesApi(ProviderApi):
-    """Requests about sprites. Nothing here knows of records or jobs."""
+    """Requests about sprites. Nothing here knows of records or jobs.
+
+    Attributes:
+        sdk: The official SDK's client for the same account.
+    """
 
     def __init__(self, settings: SpritesSettings, context: ProviderContext) -> None:
         http = HttpClient(
@@ -138,6 +145,7 @@ class SpritesApi(ProviderApi):
             token_setting=settings.token_setting,
         )
         super().__init__(http, provider="sprites", clock=context.clock, secrets=[settings.token])
+        self.sdk = SdkClient(lambda: open_sdk(settings.token, http.base_url))
         self._organization = settings.organization
 
     def account(self) -> str:
@@ -278,6 +286,11 @@ class SpritesApi(ProviderApi):
                 accept=(200, 202, 204),
             )
 
+    def close(self) -> None:
+        """Close the connections; the next request opens new ones."""
+        self.sdk.close()
+        super().close()
+
     def error(self, answer: HttpResponse, *, operation: str) -> ProviderError:
         """Return the error for an answer; a quota says which limit was reached."""
         error = super().error(answer, operation=operation)
@@ -320,6 +333,24 @@ class SpritesApi(ProviderApi):
             outcome="unknown",
             hint="check the base URL",
         )
+
+
+def open_sdk(token: str, base_url: str) -> Any:
+    """Return a client of the SDK for the same account.
+
+    Raises:
+        UnsupportedOperationError: The SDK is not installed; says how to install it.
+    """
+    try:
+        sdk = importlib.import_module("sprites")
+    except ModuleNotFoundError:
+        raise UnsupportedOperationError(
+            "the SDK of Sprites is not installed",
+            provider="sprites",
+            operation="native",
+            hint="pip install 'ekairos-sandbox-sprites[sdk]'",
+        ) from None
+    return sdk.SpritesClient(token, base_url=base_url)
 
 
 def sprite_path(name: str, *rest: str) -> str:

@@ -163,24 +163,12 @@ class SpritesConnection(Connection):
 
         It is imported now: it starts a thread of its own at the first command and is not for use
         after a fork. It adds headers about the calling process to every request unless
-        ``SPRITES_CLIENT_SIGNALS=0`` is set.
+        ``SPRITES_CLIENT_SIGNALS=0`` is set. It works until the provider is closed.
 
         Raises:
             UnsupportedOperationError: The SDK is not installed; says how to install it.
         """
-        from importlib import import_module
-
-        try:
-            sdk = import_module("sprites")
-        except ModuleNotFoundError as error:
-            raise UnsupportedOperationError(
-                "the SDK of Sprites is not installed",
-                provider="sprites",
-                operation="native",
-                hint="pip install 'ekairos-sandbox-sprites[sdk]'",
-            ) from error
-        client = sdk.SpritesClient(self._settings.token, base_url=self._api.http.base_url)
-        return client.sprite(self._ref.name)
+        return self._api.sdk.get().sprite(self._ref.name)
 
     def create_checkpoint(self, comment: str = "") -> Checkpoint:
         """Store the state of the files; a few seconds. Never repeated by itself.

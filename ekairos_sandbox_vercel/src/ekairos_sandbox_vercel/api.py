@@ -22,8 +22,10 @@ from ekairos_sandbox.exceptions import (
 from ekairos_sandbox.http import HttpClient, HttpResponse, HttpStream
 from ekairos_sandbox.provider import ProviderContext
 from ekairos_sandbox.provider_http import ProviderApi, Repeat, problem_of
+from ekairos_sandbox.sdk_client import SdkClient
 from ekairos_sandbox.shell.chunks import Pieces
 from ekairos_sandbox_vercel.credentials import Credentials
+from ekairos_sandbox_vercel.native import open_sdk
 from ekairos_sandbox_vercel.views import RefusedError, Snapshot, View, snapshot_of, view_of
 
 PAGE = "100"
@@ -69,6 +71,7 @@ class VercelApi:
         credentials: What it was made with.
         base_url: The same.
         clock: Time and sleep.
+        sdk: The official SDK's client for the same account.
     """
 
     def __init__(self, base_url: str, credentials: Credentials, context: ProviderContext) -> None:
@@ -84,6 +87,7 @@ class VercelApi:
         self.credentials = credentials
         self.base_url = http.base_url
         self.clock = context.clock
+        self.sdk = SdkClient(lambda: open_sdk(self.credentials, self.base_url))
         self._api = _Api(http, credentials, context.clock)
 
     def repeated(self, once: Callable[[], T], *, budget_s: float) -> T:
@@ -262,6 +266,7 @@ class VercelApi:
 
     def close(self) -> None:
         """Close the connections; the next request opens new ones."""
+        self.sdk.close()
         self._api.close()
 
     def _is_listed(self, name: str) -> bool:

@@ -20,7 +20,6 @@ from ekairos_sandbox_vercel import waiting
 from ekairos_sandbox_vercel.api import VercelApi
 from ekairos_sandbox_vercel.carrying import command_of
 from ekairos_sandbox_vercel.files import SessionFiles
-from ekairos_sandbox_vercel.native import Native
 from ekairos_sandbox_vercel.options import VercelOptions
 from ekairos_sandbox_vercel.records import read_output
 from ekairos_sandbox_vercel.views import RefusedError, View
@@ -61,7 +60,6 @@ class VercelConnection(Connection):
         self._api = api
         self._ref = ref
         self._session_id = session_id
-        self._native = Native(api, ref.name)
         self.clock = api.clock
         self.file_api = SessionFiles(self._unpack, self._open)
 
@@ -185,12 +183,14 @@ class VercelConnection(Connection):
         self._session_id = view.session_id
 
     def native(self) -> Any:
-        """Return the official SDK's own object for this sandbox."""
-        return self._native.sandbox()
+        """Return the SDK's ``SyncSandbox``; never the variant that deletes it on leaving ``with``.
 
-    def close(self) -> None:
-        """Close what ``native`` opened."""
-        self._native.close()
+        Asks the service once. It works until the provider is closed.
+
+        Raises:
+            UnsupportedOperationError: The SDK is not installed; says how to install it.
+        """
+        return self._api.sdk.get().get_sandbox(name=self._ref.name)
 
     def _in_session(self, call: Callable[[], T], operation: str) -> T:
         """Make a call; if the session is over, say what has become of the sandbox."""

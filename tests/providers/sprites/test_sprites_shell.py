@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import sys
 import threading
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -239,6 +240,36 @@ def test_without_the_sdk_the_native_object_names_the_install_line(
     connection, _ = sprites.create()
     with pytest.raises(UnsupportedOperationError, match=r"ekairos-sandbox-sprites\[sdk\]"):
         connection.native()
+
+
+class SdkClient:
+    opened: ClassVar[list[SdkClient]] = []
+
+    def __init__(self, token: str, *, base_url: str) -> None:
+        self.made_with = token, base_url
+        self.closed = False
+        self.opened.append(self)
+
+    def sprite(self, name: str) -> tuple[SdkClient, str]:
+        return self, name
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_all_native_objects_have_one_client_that_lives_as_long_as_the_provider(
+    sprites: Sprites, server: SpritesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sprites", SimpleNamespace(SpritesClient=SdkClient))
+    connections = [sprites.create(name)[0] for name in ("one", "two")]
+    (client, first), (same, second) = [connection.native() for connection in connections]
+    assert (first, second, same) == ("one", "two", client)
+    assert client.made_with == (server.token, server.url)
+    connections[0].close()
+    assert not client.closed
+    sprites.provider.close()
+    assert client.closed
+    assert len(SdkClient.opened) == 1
 
 
 def test_pauses_are_taken_by_the_clock_that_was_handed_in(
