@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import re
 from collections.abc import Iterator, Mapping
@@ -276,8 +275,8 @@ class SpritesApi(ProviderApi):
             token = str(following)
 
     def delete(self, name: str, *, operation: str) -> None:
-        """Delete a sprite; one that is gone already is a success."""
-        with contextlib.suppress(SpriteMissingError):
+        """Delete a sprite; one that is proven to be gone already is a success."""
+        try:
             self.call(
                 "DELETE",
                 sprite_path(name),
@@ -285,6 +284,10 @@ class SpritesApi(ProviderApi):
                 repeat="always",
                 accept=(200, 202, 204),
             )
+        except SpriteMissingError:
+            # Of an attempt whose answer was lost, or of somebody else; or it is an incident.
+            if self.prove_absent(name, operation=operation) is not None:
+                raise self.unsteady(name, operation) from None
 
     def close(self) -> None:
         """Close the connections; the next request opens new ones."""
@@ -323,6 +326,14 @@ class SpritesApi(ProviderApi):
     def _json(self, answer: HttpResponse, operation: str) -> Any:
         with self.translated(operation):
             return answer.json()
+
+    def unsteady(self, name: str, operation: str) -> ProviderUnavailableError:
+        """Return the error for a not-found answer about a sprite that is there after all."""
+        return ProviderUnavailableError(
+            f"sprites did not know {name!r} for a moment",
+            provider=self.provider,
+            operation=operation,
+        )
 
     def damaged(self, operation: str) -> ProviderUnavailableError:
         """Return the error for an answer of status 200 that says nothing of what was asked for."""

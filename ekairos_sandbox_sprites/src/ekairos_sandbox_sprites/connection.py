@@ -263,8 +263,4 @@ class SpritesConnection(Connection):
             return error
         if found is None or not self._is_it(found):
             return gone(self._ref, "sprites", operation=operation)
-        return ProviderUnavailableError(
-            f"sprites did not know {self._ref.name!r} for a moment",
-            provider="sprites",
-            operation=operation,
-        )
+        return self._api.unsteady(self._ref.name, operation)

@@ -74,6 +74,26 @@ def test_an_incident_that_hides_all_sprites_is_noticed_by_the_list(
     assert say(connection, "echo on") == "on"
 
 
+def test_a_not_found_answer_to_a_deletion_proves_nothing(
+    sprites: Sprites, server: SpritesServer
+) -> None:
+    _, ref = sprites.create("one")
+    server.switches.add("status", "DELETE", status=404, body=MISSING)
+    with pytest.raises(ProviderUnavailableError):
+        sprites.provider.stop(ref)
+    assert server.sprite("one").id == ref.data["id"]
+
+
+def test_a_deletion_whose_answer_was_lost_is_a_success(
+    sprites: Sprites, server: SpritesServer, clock: QuickClock
+) -> None:
+    _, ref = sprites.create("one")
+    server.switches.add("after", "DELETE")
+    sprites.provider.destroy(ref)
+    assert server.world.all() == []
+    assert 1.5 in clock.waits
+
+
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
 def test_not_found_without_a_working_token_proves_nothing(
     sprites: Sprites, server: SpritesServer, status: int
