@@ -110,7 +110,7 @@ class VercelApi:
         )
         return view_of(answer, operation="create")
 
-    def get(self, name: str) -> View | None:
+    def get(self, name: str, *, budget_s: float | None = None) -> View | None:
         """Look a sandbox up without starting it; None if it is proven that there is none.
 
         The proof: the service says so itself, and with the same token lists the project's
@@ -133,7 +133,7 @@ class VercelApi:
                 return None
             return view_of(answer, operation="get")
 
-        return self._api.repeated(once, repeat="always")
+        return self._api.repeated(once, repeat="always", budget_s=budget_s)
 
     def resume(self, name: str) -> View:
         """Start a stopped persistent sandbox from its snapshot; one that runs stays as it is."""

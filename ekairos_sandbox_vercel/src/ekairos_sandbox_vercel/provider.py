@@ -201,17 +201,19 @@ class VercelProvider(Provider[VercelOptions]):
     def _make(self, api: VercelApi, spec: CreateSpec[VercelOptions]) -> tuple[View, Ownership]:
         """Have the service create, and look by name when that is taken or the answer was lost."""
         body = limits.create_body(spec, api.credentials.project_id)
+        end = api.clock.monotonic() + spec.timeout_s
 
         def once() -> tuple[View, Ownership]:
+            patience_s = min(max(1.0, end - api.clock.monotonic()), POST_TIMEOUT_S)
             try:
-                return api.create(body, timeout_s=min(spec.timeout_s, POST_TIMEOUT_S)), "created"
+                return api.create(body, timeout_s=patience_s), "created"
             except ProviderError as error:
                 if error.outcome != "unknown" and not _is_duplicate(error):
                     raise
                 problem = error
             found = None
             with suppress(ProviderError):
-                found = api.get(spec.name)
+                found = api.get(spec.name, budget_s=end - api.clock.monotonic())
             if found is not None:
                 return found, self._adopted(spec, found)
             if _is_duplicate(problem):

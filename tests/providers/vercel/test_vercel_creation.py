@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from helpers.vercel import new_spec
+from helpers.memory_world import ManualClock
+from helpers.vercel import new_spec, provider_for
 from servers.vercel.faults import Fault
 from servers.vercel.server import VercelServer
 
@@ -91,6 +92,19 @@ def test_an_outage_leaves_the_outcome_unknown_once_an_answer_was_lost(
     with pytest.raises(ProviderError) as caught:
         provider.create(new_spec())
     assert caught.value.outcome == "unknown"
+
+
+def test_nothing_is_tried_again_when_the_time_for_a_creation_is_over(
+    server: VercelServer,
+) -> None:
+    clock = ManualClock()
+    provider = provider_for(server.environ(), clock=clock)
+    begin = clock.monotonic()
+    server.faults.add(Fault.BAD_GATEWAY, times=None)
+    with pytest.raises(ProviderError):
+        provider.create(new_spec(timeout_s=5.0))
+    assert clock.monotonic() - begin <= 5.0
+    provider.close()
 
 
 def test_bad_credentials_are_a_failure_without_effect(
