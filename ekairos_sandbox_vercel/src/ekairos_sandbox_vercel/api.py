@@ -35,6 +35,9 @@ T = TypeVar("T")
 _IDENTITY = {"Accept-Encoding": "identity"}
 """Streams come as they are: a compressing proxy would hold their records back."""
 
+_CONTENT = "application/octet-stream"
+"""What the content of a file comes as."""
+
 
 class _Api(ProviderApi):
     def __init__(self, http: HttpClient, credentials: Credentials, clock: Clock) -> None:
@@ -207,6 +210,12 @@ class VercelApi:
                 stream = stack.enter_context(
                     self._stream(session_id, "/fs/read", {"path": path}, operation="read_file")
                 )
+                if not stream.headers.get("content-type", "").startswith(_CONTENT):
+                    raise ProviderUnavailableError(
+                        "vercel answered read_file with something else than a file's content",
+                        provider="vercel",
+                        operation="read_file",
+                    )
                 return stack.pop_all(), stream
 
         def pieces(stack: ExitStack, stream: HttpStream) -> Iterator[bytes]:

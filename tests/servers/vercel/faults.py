@@ -23,6 +23,7 @@ class Fault(enum.Enum):
     FORBIDDEN = "403"
     EMPTY_404 = "404 without a body"
     NOT_READY = "400, the image is not ready"
+    PAGE = "200 with an HTML page, nothing was done"
     ECHO = "400 that repeats the environment and the source of a creation"
     SLOW = "the answer comes late"
     CUT = "a stream is cut after some records"

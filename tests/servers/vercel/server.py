@@ -216,6 +216,8 @@ def _refusal(injection: Injection, request: Request) -> Answer | None:
             return error_response(forbidden())
         case Fault.EMPTY_404:
             return Response(404, b"", "application/json; charset=utf-8")
+        case Fault.PAGE:
+            return Response(200, _HTML, "text/html; charset=utf-8")
         case Fault.NOT_READY:
             return error_response(ApiError(400, "image_not_ready", "The image is not ready yet."))
         case Fault.ECHO:
