@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import sys
 import threading
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from ekairos_sandbox_sprites.options import SpritesSettings
 from ekairos_sandbox_sprites.provider import SpritesProvider
 from helpers.sprites import QuickClock, Sprites, environ, provider_for, say
 from servers.sprites.server import SpritesServer
@@ -183,6 +186,32 @@ def test_many_threads_share_a_connection(sprites: Sprites) -> None:
     for thread in threads:
         thread.join()
     assert got == {number: str(number) for number in range(6)}
+
+
+def test_threads_that_are_first_at_once_share_what_is_opened(
+    server: SpritesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    both = threading.Barrier(2, timeout=0.2)
+
+    class Slow(SpritesSettings):
+        @classmethod
+        def from_environ(cls, environ: Mapping[str, str]) -> SpritesSettings:
+            opened.append("settings")
+            # Two at once meet here; one alone gives up on the other.
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait()
+            return SpritesSettings.from_environ(environ)
+
+    monkeypatch.setattr("ekairos_sandbox_sprites.provider.SpritesSettings", Slow)
+    provider = provider_for(server)
+    threads = [threading.Thread(target=provider.account) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert opened == ["settings"]
+    provider.close()
 
 
 # Settings
