@@ -13,7 +13,7 @@ from ekairos_sandbox.exceptions import (
     SandboxNotRunningError,
     UnsupportedOperationError,
 )
-from ekairos_sandbox.provider import Connection, Ownership, SandboxRef, gone, same_sandbox
+from ekairos_sandbox.provider import Connection, Ownership, SandboxRef, gone
 from ekairos_sandbox.results import Checkpoint, PreviewUrl
 from ekairos_sandbox.shell.chunks import Pieces
 from ekairos_sandbox_vercel import waiting
@@ -22,7 +22,7 @@ from ekairos_sandbox_vercel.carrying import command_of
 from ekairos_sandbox_vercel.files import SessionFiles
 from ekairos_sandbox_vercel.options import VercelOptions
 from ekairos_sandbox_vercel.records import read_output
-from ekairos_sandbox_vercel.views import RefusedError, View
+from ekairos_sandbox_vercel.views import RefusedError, View, is_meant
 
 _SESSION_OVER = (404, 410, 422)
 _MIN_EXTENSION_MS = 1000
@@ -46,6 +46,7 @@ class VercelConnection(Connection):
         *,
         session_id: str,
         cwd: str | None,
+        created: int | None = None,
         url: str | None = None,
         ownership: Ownership = "created",
         restored: bool = False,
@@ -55,6 +56,8 @@ class VercelConnection(Connection):
         # "/" is where custom images without a working directory begin; it is hardly writable.
         self.home = cwd if cwd and cwd != "/" else None
         self.data = {"name": ref.name, "session": session_id, "cwd": cwd}
+        if created is not None:
+            self.data["created"] = created
         self.ownership = ownership
         self.restored = restored
         self._api = api
@@ -237,7 +240,7 @@ class VercelConnection(Connection):
 
     def _look(self, operation: str) -> View:
         view = waiting.settled(self._api, self._ref.name)
-        if view is None or not same_sandbox(self._ref, view.info(self._ref.name)):
+        if view is None or not is_meant(self._ref, view, self.data):
             raise gone(self._ref, "vercel", operation=operation)
         return view
 

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ekairos_sandbox.exceptions import ProviderError, ProviderUnavailableError
-from ekairos_sandbox.provider import SandboxInfo, SandboxRunState, Tags
+from ekairos_sandbox.provider import (
+    SandboxInfo,
+    SandboxRef,
+    SandboxRunState,
+    Tags,
+    same_sandbox,
+)
 
 CHANGING = frozenset(("pending", "stopping", "snapshotting"))
 """Statuses of a session that pass by themselves."""
@@ -124,6 +130,23 @@ def view_of(body: Mapping[str, Any], *, operation: str) -> View:
         created_at=_number(sandbox.get("createdAt")),
         expires_at=_expiry(sandbox, session),
     )
+
+
+def is_meant(ref: SandboxRef[Any], view: View, data: Mapping[str, Any]) -> bool:
+    """Tell whether a sandbox found by name is the one that a record means.
+
+    Without our tags, which anybody may have removed, the time of its creation decides.
+
+    Args:
+        ref: What the record says.
+        view: What was found.
+        data: What is known besides, as the record keeps it.
+    """
+    info = view.info(ref.name)
+    if not same_sandbox(ref, info):
+        return False
+    known = data.get("created")
+    return info.tags is not None or None in (known, view.created_at) or known == view.created_at
 
 
 @dataclass(frozen=True, slots=True)
