@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ekairos_sandbox.exceptions import (
+    ProviderAuthError,
     ProviderError,
     ProviderRateLimitedError,
     ProviderUnavailableError,
@@ -146,6 +147,7 @@ class SpritesApi(ProviderApi):
         super().__init__(http, provider="sprites", clock=context.clock, secrets=[settings.token])
         self.sdk = SdkClient(lambda: open_sdk(settings.token, http.base_url))
         self._organization = settings.organization
+        self._token_setting = settings.token_setting
 
     def account(self) -> str:
         """Return base URL and organisation; asks the service if the token does not say."""
@@ -304,8 +306,8 @@ class SpritesApi(ProviderApi):
             )  # fmt: skip
         if isinstance(error, ProviderRateLimitedError):
             error.hint = _limit(problem_of(answer).fields)
-        elif error.status == 401:
-            error.hint = "the token must be one from sprites.dev/account"
+        elif isinstance(error, ProviderAuthError):
+            error.hint = f"check {self._token_setting}: it must be a token from sprites.dev/account"
         return error
 
     def _page(self, params: Mapping[str, str], *, operation: str) -> Mapping[str, Any]:

@@ -201,4 +201,5 @@ def test_a_refused_token_is_told_without_showing_it(
     server.switches.add("status", "POST", "exec", status=401, body=body)
     with pytest.raises(ProviderAuthError, match=r"bad token \*\*\*") as caught:
         say(connection, "true")
+    assert "check SPRITES_API_TOKEN" in str(caught.value)
     assert server.token not in repr(caught.value.__dict__)
