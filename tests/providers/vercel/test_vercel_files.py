@@ -15,7 +15,6 @@ from servers.vercel.faults import Fault
 from servers.vercel.server import VercelServer
 
 from ekairos_sandbox.exceptions import (
-    ProviderUnavailableError,
     RemoteFileError,
     RemoteFileNotFoundError,
     SandboxGoneError,
@@ -121,9 +120,9 @@ def test_an_empty_not_found_says_nothing_about_the_file(
 
 
 def test_a_page_is_not_taken_for_a_file(server: VercelServer, sandbox: RaisingSandbox) -> None:
-    sandbox.write_files({"file": b"there"})
+    sandbox.write_files({"file": LARGE})
     server.faults.add(Fault.PAGE, "read", times=None)
-    with pytest.raises(ProviderUnavailableError, match="something else than a file's content"):
+    with pytest.raises(TransferError, match="0 of 2000000 bytes arrived"):
         sandbox.read_file("file")
 
 
