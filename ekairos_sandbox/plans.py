@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from ekairos_sandbox.exceptions import ConfigurationError, UnsupportedOperationError
 from ekairos_sandbox.models import (
@@ -22,7 +22,7 @@ from ekairos_sandbox.plugins import PluginRegistry
 from ekairos_sandbox.provider import ConfigField, FieldSupport, Provider, ProviderOptions
 from ekairos_sandbox.settings import default_provider
 
-_URL_WITH_CREDENTIALS = re.compile(r"://[^/@\s]+@")
+_URL_WITH_CREDENTIALS = re.compile(r"://([^/@\s]+)@")
 _STORED_FIELDS = ("runtime", "timeout_ms", "ports", "env_from", "on_gone")
 
 
@@ -50,6 +50,11 @@ class Plan:
     def chosen_name(self) -> str | None:
         """The provider-side name that the user chose, or None."""
         return self.cls.chosen_name(self.options)
+
+    @property
+    def secrets(self) -> set[str]:
+        """What no text may show: the environment's values, and those of secret options."""
+        return {*self.env.values(), *_secrets(self.options)}
 
     def same_as(self, state: SandboxState) -> bool:
         """Whether a record was made from the same config, secrets aside."""
@@ -236,16 +241,40 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _secrets(value: Any, *, marked: bool = False) -> Iterator[str]:
+    """Yield what is secret in an option; ``marked``: it is one that is not stored."""
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, BaseModel):
+        for key, item in _set_fields(value).items():
+            yield from _secrets(item, marked=marked or _is_marked(value, key))
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _secrets(item, marked=marked)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _secrets(item, marked=marked)
+    elif isinstance(value, str):
+        if marked:
+            yield value
+        for credentials in _URL_WITH_CREDENTIALS.findall(value):
+            yield from (credentials, credentials.partition(":")[2])
+
+
 def _set_fields(model: BaseModel) -> dict[str, Any]:
     return {key: getattr(model, key) for key in sorted(model.model_fields_set)}
 
 
 def _unless_marked(model: BaseModel, key: str, value: Any) -> Any:
-    field = type(model).model_fields.get(key)
-    extra = field.json_schema_extra if field else None
-    if value is not None and isinstance(extra, Mapping) and extra.get("stored") is False:
+    if value is not None and _is_marked(model, key):
         raise ValueError("is marked as not stored")
     return value
+
+
+def _is_marked(model: BaseModel, key: str) -> bool:
+    field = type(model).model_fields.get(key)
+    extra = field.json_schema_extra if field else None
+    return isinstance(extra, Mapping) and extra.get("stored") is False
 
 
 def _environment(config: SandboxConfig, environ: Mapping[str, str]) -> dict[str, str]:

@@ -264,6 +264,13 @@ class Reconciler:
         elif (record.status, state.stop, info.state) == ("shutdown", "requested", "running"):
             kind, detail = "release", "it was stopped, yet it runs"
             settle = lambda: self._again(record, self._stop_again)  # noqa: E731
+        elif (record.status, state.stop, info.state) == (
+            "shutdown",
+            "lost",
+            "stopped",
+        ) and self._is_gone(record):
+            kind, detail = "release", "it has ended for good, yet the provider still lists it"
+            settle = lambda: self._again(record, self._clear_away)  # noqa: E731
         else:
             return None
         return self._carry_out(
@@ -273,6 +280,9 @@ class Reconciler:
 
     def _stop_again(self, record: SandboxRecord) -> SandboxRecord:
         return self._ending.release(self._ledger.transition(record, {"release": "stop"}))
+
+    def _clear_away(self, record: SandboxRecord) -> SandboxRecord:
+        return self._ending.release(self._ledger.transition(record, {"release": "destroy"}))
 
     def _destroy(self, name: str, info: SandboxInfo) -> None:
         provider: Provider[Any] = self._ledger.provider(name)

@@ -46,6 +46,7 @@ from ekairos_sandbox.provider import (
     Provider,
     SandboxInfo,
 )
+from ekairos_sandbox.redaction import redact_error
 
 PREPARE_TIMEOUT_S = 60.0
 
@@ -177,8 +178,9 @@ class Creation:
         try:
             connection = self._make(record, plan, provider)
         except BaseException as error:
+            redact_error(error, plan.secrets)
             if leader:
-                self._give_up(record, plan, error, _left_behind(error))
+                self._give_up(record, error, _left_behind(error))
             raise
         try:
             prepared = prepare(
@@ -190,10 +192,11 @@ class Creation:
             )
             return self._activate(record, plan, provider, connection, prepared.home)
         except BaseException as error:
+            redact_error(error, plan.secrets)
             connection.close()
             if leader and not isinstance(error, SandboxStoppedError | SandboxFailedError):
                 borrowed = connection.ownership == "borrowed"
-                self._give_up(record, plan, error, "nothing" if borrowed else "sandbox")
+                self._give_up(record, error, "nothing" if borrowed else "sandbox")
             if isinstance(error, SandboxError) and self._was_stopped(record.id):
                 raise stopped_meanwhile(record) from error
             raise
@@ -211,6 +214,8 @@ class Creation:
         spec = spec_of(self._ledger, record, plan)
         if spec.timeout_s <= 0:
             raise never_finished(record)
+        # Its name may be one that only a later incarnation has.
+        plan.cls.check_spec(spec)
         try:
             return provider.create(spec)
         except SandboxError as error:
@@ -296,9 +301,7 @@ class Creation:
             raise stopped_meanwhile(now)
         raise failed(now)
 
-    def _give_up(
-        self, record: SandboxRecord, plan: Plan, error: BaseException, left: LeftBehind
-    ) -> None:
+    def _give_up(self, record: SandboxRecord, error: BaseException, left: LeftBehind) -> None:
         """Record that the creation failed, and leave nothing running.
 
         Raises no ``Exception``: what cannot be done now is what the record says is pending.
@@ -317,7 +320,7 @@ class Creation:
                     record = self._ledger.transition(
                         record,
                         changes,
-                        error=self._ledger.reason(error, plan),
+                        error=self._ledger.reason(error),
                         status="error" if first else "shutdown",
                     )
                     break

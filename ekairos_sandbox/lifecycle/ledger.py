@@ -14,7 +14,7 @@ from ekairos_sandbox.exceptions import ConfigurationError, RecordConflictError, 
 from ekairos_sandbox.forks import reset_in_child
 from ekairos_sandbox.hookspecs import SandboxEvent
 from ekairos_sandbox.models import STATE_KEY, RecordChanges, SandboxRecord, SandboxState
-from ekairos_sandbox.plans import Plan, stored_options
+from ekairos_sandbox.plans import stored_options
 from ekairos_sandbox.plugins import PluginRegistry
 from ekairos_sandbox.provider import (
     Connection,
@@ -234,11 +234,10 @@ class Ledger:
             home=state.home,
         )
 
-    def reason(self, error: BaseException, plan: Plan | None = None) -> str:
-        """Return an error as text to be stored: short and without known secrets."""
+    def reason(self, error: BaseException) -> str:
+        """Return an error as text to be stored: short and without secrets of the environment."""
         text = str(error) or type(error).__name__
-        known = known_secrets(self.context.environ)
-        return redact(text, known | set(plan.env.values() if plan else ()))[:REASON_LENGTH]
+        return redact(text, known_secrets(self.context.environ))[:REASON_LENGTH]
 
     def close(self) -> None:
         """Close the providers that were constructed here; those handed in are their owner's."""

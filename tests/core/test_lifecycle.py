@@ -376,6 +376,21 @@ def test_recreation_that_needs_secrets_is_refused_by_name(bench: Bench) -> None:
     assert bench.world.machines == {}
 
 
+@pytest.mark.parametrize("step", ["create", "shell"])
+def test_a_secret_that_the_provider_repeats_is_neither_told_nor_stored(
+    bench: Bench, step: str
+) -> None:
+    bench.environ["KEY"] = "s3cr3t-third"
+    said = "no s3cr3t-first, s3cr3t-second, s3cr3t-third"
+    bench.world.fail(step, ProviderAuthError(said, hint="not s3cr3t-first"))
+    with pytest.raises(ProviderAuthError) as caught:
+        bench.create(
+            env={"API_KEY": "s3cr3t-first"}, env_from=["KEY"], memory={"secret": "s3cr3t-second"}
+        )
+    assert str(caught.value) == "no ***, ***, *** (not ***)"
+    assert "s3cr3t" not in bench.record().model_dump_json()
+
+
 def test_recreation_reads_env_from_again(bench: Bench) -> None:
     bench.environ["MODE"] = "first"
     bench.create(env_from=["MODE"])

@@ -323,6 +323,34 @@ def test_secrets_are_not_in_the_repr_of_a_plan() -> None:
     assert SECRET not in repr(made)
 
 
+def test_the_secrets_of_a_plan_are_the_values_of_its_environment_and_of_secret_options() -> None:
+    made = plan(
+        {"KEY": "from-outside"},
+        env={"A": "given"},
+        env_from=["KEY"],
+        stub={
+            "image": "https://user:url-password@host/image",
+            "size": 3,
+            "token": "token",
+            "env_vars": {"NAME": "variable"},
+            "labels": {"NAME": "plain"},
+            "sources": [{"url": "u", "password": "password", "headers": {"h": "header"}}],
+            "anything": {"deep": [SecretStr("deep")]},
+        },
+    )
+    assert made.secrets == {
+        "from-outside",
+        "given",
+        "user:url-password",
+        "url-password",
+        "token",
+        "variable",
+        "password",
+        "header",
+        "deep",
+    }
+
+
 def test_env_is_never_stored_and_env_from_by_name() -> None:
     made = plan({"KEY": SECRET, "OTHER": "x"}, env={"B": SECRET, "A": "1"}, env_from=["KEY"])
     assert made.env == {"KEY": SECRET, "B": SECRET, "A": "1"}

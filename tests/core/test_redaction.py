@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from ekairos_sandbox.redaction import known_secrets, likely_secrets, redact
+from ekairos_sandbox.exceptions import ProviderError
+from ekairos_sandbox.redaction import known_secrets, likely_secrets, redact, redact_error
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,31 @@ def test_the_longer_of_two_secrets_goes_first() -> None:
 def test_short_values_are_left_alone() -> None:
     assert redact("user root in /root", ["root", "", "12345"]) == "user root in /root"
     assert redact("123456", ["123456"]) == "***"
+
+
+def test_a_secret_of_several_lines_is_found_on_one() -> None:
+    key = "-----BEGIN KEY-----\nabc\ndef\n"
+    assert redact("bad: -----BEGIN KEY----- abc def!", [key]) == "bad: ***!"
+    assert redact(f"bad: {key}!", [key]) == "bad: ***!"
+
+
+def test_the_begin_of_a_secret_at_the_end_of_a_shortened_text_is_found() -> None:
+    assert redact("bad: hunter22-ext…", ["hunter22-extended"]) == "bad: ***…"
+    assert redact("bad: hunter22-extended…", ["hunter22-extended"]) == "bad: ***…"
+    assert redact("hunter2…", ["hunter22-extended"]) == "***…"
+    assert redact("bad: hunte…", ["hunter22-extended"]) == "bad: hunte…"
+    assert redact("bad: hunter22-ext", ["hunter22-extended"]) == "bad: hunter22-ext"
+
+
+def test_an_error_and_what_led_to_it_are_cleaned() -> None:
+    first = ValueError("no hunter22", 22)
+    error = ProviderError("bad: hunter22", provider="hunter22", hint="not hunter22")
+    error.__cause__ = first
+    first.__context__ = error
+    redact_error(error, ["hunter22"])
+    assert str(error) == "bad: *** (not ***)"
+    assert error.provider == "hunter22"
+    assert first.args == ("no ***", 22)
 
 
 def test_text_without_secrets_is_unchanged() -> None:

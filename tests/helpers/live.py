@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from ekairos_sandbox import RaisingService
 from ekairos_sandbox.exceptions import SandboxError
 from ekairos_sandbox.repository.instantdb import (
     InstantClient,
@@ -31,3 +32,15 @@ def instant_client() -> InstantClient:
         push_rules(client)
     push_schema(client)
     return client
+
+
+def destroy_all(service: RaisingService) -> None:
+    """Destroy every sandbox that has a record, also if one of them cannot be; then say so."""
+    problems: list[SandboxError] = []
+    for record in service.iter_sandboxes():
+        try:
+            service.destroy_sandbox(record.id)
+        except SandboxError as error:
+            problems.append(error)
+    if problems:
+        raise ExceptionGroup("sandboxes that may have been left", problems)

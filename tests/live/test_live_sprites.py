@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers.live import destroy_all
 
 from ekairos_sandbox import RaisingSandbox, SandboxService
 from ekairos_sandbox.exceptions import ConfigurationError, SandboxGoneError
@@ -51,8 +52,7 @@ def service(
     repository = SqliteSandboxRepository(tmp_path_factory.mktemp("live") / "records.db")
     with SandboxService(repository, environ={}, providers=[provider]) as service:
         yield service
-        for record in service.raising.iter_sandboxes():
-            service.raising.destroy_sandbox(record.id)
+        destroy_all(service.raising)
         assert list(provider.list_owned(repository.owner)) == []
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.live import destroy_all
 
 from ekairos_sandbox import SandboxService
 from ekairos_sandbox.exceptions import ConfigurationError, SandboxGoneError
@@ -41,8 +42,7 @@ def service(provider: VercelProvider, tmp_path: Path) -> Iterator[RaisingService
         try:
             yield service.raising
         finally:
-            for record in service.raising.iter_sandboxes():
-                service.raising.destroy_sandbox(record.id)
+            destroy_all(service.raising)
             assert list(provider.list_owned(repository.owner)) == []
 
 

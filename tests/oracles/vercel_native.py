@@ -26,6 +26,7 @@ def main() -> None:
             native = sandbox.native()
             out["class"] = type(native).__name__
             out["name"] = native.name == sandbox.record().external_sandbox_id
+            sandbox.reconnect()
             done = run_command_in_sandbox(native, "sh", ["-c", "cat file; exit 4"])
             out["ran"] = [done.exit_code, done.output, done.error]
             out["ends it on leaving a with block"] = hasattr(native, "__exit__")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import importlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,13 +11,16 @@ from typing import Any
 from urllib.parse import quote
 
 from ekairos_sandbox.exceptions import (
+    ProviderAuthError,
     ProviderError,
     ProviderRateLimitedError,
     ProviderUnavailableError,
+    UnsupportedOperationError,
 )
 from ekairos_sandbox.http import HttpClient, HttpResponse
 from ekairos_sandbox.provider import ProviderContext, SandboxInfo, SandboxRunState, Tags
 from ekairos_sandbox.provider_http import ProviderApi, problem_of
+from ekairos_sandbox.sdk_client import SdkClient
 from ekairos_sandbox_sprites.options import SpritesSettings
 
 PAGE_SIZE = 100
@@ -125,7 +128,11 @@ class SpriteMissingError(ProviderError):
 
 
 class SpritesApi(ProviderApi):
-    """Requests about sprites. Nothing here knows of records or jobs."""
+    """Requests about sprites. Nothing here knows of records or jobs.
+
+    Attributes:
+        sdk: The official SDK's client for the same account.
+    """
 
     def __init__(self, settings: SpritesSettings, context: ProviderContext) -> None:
         http = HttpClient(
@@ -138,14 +145,16 @@ class SpritesApi(ProviderApi):
             token_setting=settings.token_setting,
         )
         super().__init__(http, provider="sprites", clock=context.clock, secrets=[settings.token])
+        self.sdk = SdkClient(lambda: open_sdk(settings.token, http.base_url))
         self._organization = settings.organization
+        self._token_setting = settings.token_setting
 
     def account(self) -> str:
         """Return base URL and organisation; asks the service if the token does not say."""
         if self._organization is None:
             name = self._page({"max_results": "1"}, operation="account").get("name")
             if not isinstance(name, str) or not name:
-                raise self._damaged("account")
+                raise self.damaged("account")
             self._organization = name
         return f"{self.http.base_url}/{self._organization}"
 
@@ -257,19 +266,19 @@ class SpritesApi(ProviderApi):
             for value in page["sprites"]:
                 sprite = Sprite.from_wire(value)
                 if sprite is None:
-                    raise self._damaged(operation)
+                    raise self.damaged(operation)
                 yield sprite
             following = page.get("next_continuation_token")
             # The last page may say that there is more, without a token.
             if not page.get("has_more") or not following:
                 return
             if following == token:
-                raise self._damaged(operation)
+                raise self.damaged(operation)
             token = str(following)
 
     def delete(self, name: str, *, operation: str) -> None:
-        """Delete a sprite; one that is gone already is a success."""
-        with contextlib.suppress(SpriteMissingError):
+        """Delete a sprite; one that is proven to be gone already is a success."""
+        try:
             self.call(
                 "DELETE",
                 sprite_path(name),
@@ -277,6 +286,15 @@ class SpritesApi(ProviderApi):
                 repeat="always",
                 accept=(200, 202, 204),
             )
+        except SpriteMissingError:
+            # Of an attempt whose answer was lost, or of somebody else; or it is an incident.
+            if self.prove_absent(name, operation=operation) is not None:
+                raise self.unsteady(name, operation) from None
+
+    def close(self) -> None:
+        """Close the connections; the next request opens new ones."""
+        self.sdk.close()
+        super().close()
 
     def error(self, answer: HttpResponse, *, operation: str) -> ProviderError:
         """Return the error for an answer; a quota says which limit was reached."""
@@ -288,8 +306,8 @@ class SpritesApi(ProviderApi):
             )  # fmt: skip
         if isinstance(error, ProviderRateLimitedError):
             error.hint = _limit(problem_of(answer).fields)
-        elif error.status == 401:
-            error.hint = "the token must be one from sprites.dev/account"
+        elif isinstance(error, ProviderAuthError):
+            error.hint = f"check {self._token_setting}: it must be a token from sprites.dev/account"
         return error
 
     def _page(self, params: Mapping[str, str], *, operation: str) -> Mapping[str, Any]:
@@ -299,19 +317,28 @@ class SpritesApi(ProviderApi):
         page = self._json(answer, operation)
         if isinstance(page, dict) and isinstance(page.get("sprites"), list):
             return page
-        raise self._damaged(operation)
+        raise self.damaged(operation)
 
     def _sprite(self, answer: HttpResponse, *, operation: str) -> Sprite:
         sprite = Sprite.from_wire(self._json(answer, operation))
         if sprite is None:
-            raise self._damaged(operation)
+            raise self.damaged(operation)
         return sprite
 
     def _json(self, answer: HttpResponse, operation: str) -> Any:
         with self.translated(operation):
             return answer.json()
 
-    def _damaged(self, operation: str) -> ProviderUnavailableError:
+    def unsteady(self, name: str, operation: str) -> ProviderUnavailableError:
+        """Return the error for a not-found answer about a sprite that is there after all."""
+        return ProviderUnavailableError(
+            f"sprites did not know {name!r} for a moment",
+            provider=self.provider,
+            operation=operation,
+        )
+
+    def damaged(self, operation: str) -> ProviderUnavailableError:
+        """Return the error for an answer of status 200 that says nothing of what was asked for."""
         return ProviderUnavailableError(
             f"sprites answered {operation} with something that is not its API's",
             provider=self.provider,
@@ -319,6 +346,24 @@ class SpritesApi(ProviderApi):
             outcome="unknown",
             hint="check the base URL",
         )
+
+
+def open_sdk(token: str, base_url: str) -> Any:
+    """Return a client of the SDK for the same account.
+
+    Raises:
+        UnsupportedOperationError: The SDK is not installed; says how to install it.
+    """
+    try:
+        sdk = importlib.import_module("sprites")
+    except ModuleNotFoundError:
+        raise UnsupportedOperationError(
+            "the SDK of Sprites is not installed",
+            provider="sprites",
+            operation="native",
+            hint="pip install 'ekairos-sandbox-sprites[sdk]'",
+        ) from None
+    return sdk.SpritesClient(token, base_url=base_url)
 
 
 def sprite_path(name: str, *rest: str) -> str:

@@ -54,9 +54,11 @@ def listed(api: SpritesApi, name: str) -> list[Checkpoint]:
     with api.translated("list_checkpoints"):
         body = answer.json()
     items = body.get("checkpoints") if isinstance(body, Mapping) else body
+    if not isinstance(items, list):
+        raise api.damaged("list_checkpoints")
     found = [
         Checkpoint(item["id"], epoch_ms(item.get("create_time")), str(item.get("comment") or ""))
-        for item in (items if isinstance(items, list) else [])
+        for item in items
         # One entry stands for the present state.
         if isinstance(item, Mapping) and isinstance(item.get("id"), str) and item["id"] != "Current"
     ]

@@ -15,7 +15,7 @@ from ekairos_sandbox.http_errors import TransportError
 from ekairos_sandbox.provider import Connection, Ownership, SandboxRef, gone
 from ekairos_sandbox.results import Checkpoint, PreviewUrl
 from ekairos_sandbox_sprites import checkpoints
-from ekairos_sandbox_sprites.api import SpriteMissingError, SpritesApi, sprite_path
+from ekairos_sandbox_sprites.api import Sprite, SpriteMissingError, SpritesApi, sprite_path
 from ekairos_sandbox_sprites.files import SpriteFiles
 
 if TYPE_CHECKING:
@@ -163,24 +163,12 @@ class SpritesConnection(Connection):
 
         It is imported now: it starts a thread of its own at the first command and is not for use
         after a fork. It adds headers about the calling process to every request unless
-        ``SPRITES_CLIENT_SIGNALS=0`` is set.
+        ``SPRITES_CLIENT_SIGNALS=0`` is set. It works until the provider is closed.
 
         Raises:
             UnsupportedOperationError: The SDK is not installed; says how to install it.
         """
-        from importlib import import_module
-
-        try:
-            sdk = import_module("sprites")
-        except ModuleNotFoundError as error:
-            raise UnsupportedOperationError(
-                "the SDK of Sprites is not installed",
-                provider="sprites",
-                operation="native",
-                hint="pip install 'ekairos-sandbox-sprites[sdk]'",
-            ) from error
-        client = sdk.SpritesClient(self._settings.token, base_url=self._api.http.base_url)
-        return client.sprite(self._ref.name)
+        return self._api.sdk.get().sprite(self._ref.name)
 
     def create_checkpoint(self, comment: str = "") -> Checkpoint:
         """Store the state of the files; a few seconds. Never repeated by itself.
@@ -190,6 +178,7 @@ class SpritesConnection(Connection):
                 tells whether it is there.
         """
         with self._existing("create_checkpoint"):
+            self._sprite("create_checkpoint")
             made = checkpoints.create(self._api, self._ref.name, comment)
         self.data = {**self.data, "lastCheckpointId": made.id}
         return made
@@ -197,6 +186,7 @@ class SpritesConnection(Connection):
     def list_checkpoints(self) -> list[Checkpoint]:
         """List the stored states, oldest first; ``v0`` is that of the new sprite."""
         with self._existing("list_checkpoints"):
+            self._sprite("list_checkpoints")
             return checkpoints.listed(self._api, self._ref.name)
 
     def restore_checkpoint(self, checkpoint_id: str) -> None:
@@ -206,6 +196,7 @@ class SpritesConnection(Connection):
         back.
         """
         with self._existing("restore_checkpoint"):
+            self._sprite("restore_checkpoint")
             checkpoints.restore(self._api, self._ref.name, checkpoint_id)
         self.data = {**self.data, "lastRestoredCheckpointId": checkpoint_id}
 
@@ -227,9 +218,7 @@ class SpritesConnection(Connection):
                 hint=f"let the program inside listen on port {PREVIEW_PORT}",
             )
         with self._existing("preview_url"):
-            sprite = self._api.get(self._ref.name, operation="preview_url")
-            if sprite is None:
-                raise SpriteMissingError
+            sprite = self._sprite("preview_url")
         if sprite.url is None:
             raise ProviderError(
                 "the sprite has no URL", provider="sprites", operation="preview_url"
@@ -238,6 +227,21 @@ class SpritesConnection(Connection):
             return PreviewUrl(sprite.url)
         token = self._settings.token
         return PreviewUrl(sprite.url, token, (("Authorization", f"Bearer {token}"),))
+
+    def _sprite(self, operation: str) -> Sprite:
+        """Return the sprite, having made sure that it is not another one of the same name.
+
+        Commands notice that by themselves, as they know the epoch.
+        """
+        sprite = self._api.get(self._ref.name, operation=operation)
+        if sprite is None:
+            raise SpriteMissingError
+        if not self._is_it(sprite):
+            raise gone(self._ref, "sprites", operation=operation)
+        return sprite
+
+    def _is_it(self, sprite: Sprite) -> bool:
+        return self._ref.data.get("id") in (None, sprite.id)
 
     @contextlib.contextmanager
     def _existing(self, operation: str) -> Iterator[None]:
@@ -257,10 +261,6 @@ class SpritesConnection(Connection):
             # Whatever is wrong with the proof: the call itself had no effect.
             error.outcome = "failed"
             return error
-        if found is None or self._ref.data.get("id") not in (None, found.id):
+        if found is None or not self._is_it(found):
             return gone(self._ref, "sprites", operation=operation)
-        return ProviderUnavailableError(
-            f"sprites did not know {self._ref.name!r} for a moment",
-            provider="sprites",
-            operation=operation,
-        )
+        return self._api.unsteady(self._ref.name, operation)

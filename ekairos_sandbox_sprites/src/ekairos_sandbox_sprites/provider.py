@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from ekairos_sandbox.exceptions import (
     ProviderError,
     UnsupportedOperationError,
 )
+from ekairos_sandbox.forks import reset_in_child
 from ekairos_sandbox.provider import (
     Capability,
     ConfigField,
@@ -46,6 +48,12 @@ class SpritesProvider(Provider[SpritesOptions]):
     def __init__(self, context: ProviderContext | None = None) -> None:
         super().__init__(context)
         self._opened: tuple[SpritesSettings, SpritesApi] | None = None
+        self._lock = threading.Lock()
+        reset_in_child(self)
+
+    def after_fork(self) -> None:
+        """Replace the lock, which another thread of the parent may have held."""
+        self._lock = threading.Lock()
 
     @classmethod
     def field_support(
@@ -155,8 +163,10 @@ class SpritesProvider(Provider[SpritesOptions]):
 
     def close(self) -> None:
         """Let go of sockets."""
-        if self._opened is not None:
-            self._opened[1].close()
+        with self._lock:
+            opened = self._opened
+        if opened is not None:
+            opened[1].close()
 
     @property
     def _settings(self) -> SpritesSettings:
@@ -167,10 +177,11 @@ class SpritesProvider(Provider[SpritesOptions]):
         return self._open()[1]
 
     def _open(self) -> tuple[SpritesSettings, SpritesApi]:
-        if self._opened is None:
-            settings = SpritesSettings.from_environ(self.context.environ)
-            self._opened = settings, SpritesApi(settings, self.context)
-        return self._opened
+        with self._lock:
+            if self._opened is None:
+                settings = SpritesSettings.from_environ(self.context.environ)
+                self._opened = settings, SpritesApi(settings, self.context)
+            return self._opened
 
     def _deletes(self, chosen: bool | None) -> bool:
         return self._settings.delete_on_stop if chosen is None else chosen

@@ -13,12 +13,19 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from ekairos_sandbox.exceptions import ProviderError, ProviderUnavailableError
+from ekairos_sandbox.clock import Clock
+from ekairos_sandbox.exceptions import (
+    ProviderAuthError,
+    ProviderError,
+    ProviderUnavailableError,
+)
 from ekairos_sandbox.http import HttpClient, HttpResponse, HttpStream
 from ekairos_sandbox.provider import ProviderContext
 from ekairos_sandbox.provider_http import ProviderApi, Repeat, problem_of
+from ekairos_sandbox.sdk_client import SdkClient
 from ekairos_sandbox.shell.chunks import Pieces
 from ekairos_sandbox_vercel.credentials import Credentials
+from ekairos_sandbox_vercel.native import open_sdk
 from ekairos_sandbox_vercel.views import RefusedError, Snapshot, View, snapshot_of, view_of
 
 PAGE = "100"
@@ -28,20 +35,31 @@ T = TypeVar("T")
 _IDENTITY = {"Accept-Encoding": "identity"}
 """Streams come as they are: a compressing proxy would hold their records back."""
 
+_CONTENT = "application/octet-stream"
+"""What the content of a file comes as."""
+
 
 class _Api(ProviderApi):
+    def __init__(self, http: HttpClient, credentials: Credentials, clock: Clock) -> None:
+        super().__init__(http, provider="vercel", clock=clock, secrets=[credentials.token])
+        self._advice = credentials.advice
+
     def error(self, answer: HttpResponse, *, operation: str) -> ProviderError:
         found = super().error(answer, operation=operation)
+        if isinstance(found, ProviderAuthError):
+            found.hint = self._advice
         if type(found) is not ProviderError or not 400 <= answer.status < 500:
             return found
+        refusal = problem_of(answer).code
         return RefusedError(
             found.message,
-            refusal=problem_of(answer).code,
+            refusal=refusal,
             status=found.status,
             request_id=found.request_id,
             provider=found.provider,
             operation=operation,
-            retryable=False,
+            # An image that was pushed a moment ago.
+            retryable=refusal == "image_not_ready",
             hint="the team's plan or quota does not allow it" if answer.status == 402 else None,
         )
 
@@ -56,6 +74,7 @@ class VercelApi:
         credentials: What it was made with.
         base_url: The same.
         clock: Time and sleep.
+        sdk: The official SDK's client for the same account.
     """
 
     def __init__(self, base_url: str, credentials: Credentials, context: ProviderContext) -> None:
@@ -71,7 +90,8 @@ class VercelApi:
         self.credentials = credentials
         self.base_url = http.base_url
         self.clock = context.clock
-        self._api = _Api(http, provider="vercel", clock=context.clock, secrets=[credentials.token])
+        self.sdk = SdkClient(lambda: open_sdk(self.credentials, self.base_url))
+        self._api = _Api(http, credentials, context.clock)
 
     def repeated(self, once: Callable[[], T], *, budget_s: float) -> T:
         """Call a function again after failures that may pass."""
@@ -93,7 +113,7 @@ class VercelApi:
         )
         return view_of(answer, operation="create")
 
-    def get(self, name: str) -> View | None:
+    def get(self, name: str, *, budget_s: float | None = None) -> View | None:
         """Look a sandbox up without starting it; None if it is proven that there is none.
 
         The proof: the service says so itself, and with the same token lists the project's
@@ -116,7 +136,7 @@ class VercelApi:
                 return None
             return view_of(answer, operation="get")
 
-        return self._api.repeated(once, repeat="always")
+        return self._api.repeated(once, repeat="always", budget_s=budget_s)
 
     def resume(self, name: str) -> View:
         """Start a stopped persistent sandbox from its snapshot; one that runs stays as it is."""
@@ -190,6 +210,12 @@ class VercelApi:
                 stream = stack.enter_context(
                     self._stream(session_id, "/fs/read", {"path": path}, operation="read_file")
                 )
+                if not stream.headers.get("content-type", "").startswith(_CONTENT):
+                    raise ProviderUnavailableError(
+                        "vercel answered read_file with something else than a file's content",
+                        provider="vercel",
+                        operation="read_file",
+                    )
                 return stack.pop_all(), stream
 
         def pieces(stack: ExitStack, stream: HttpStream) -> Iterator[bytes]:
@@ -249,6 +275,7 @@ class VercelApi:
 
     def close(self) -> None:
         """Close the connections; the next request opens new ones."""
+        self.sdk.close()
         self._api.close()
 
     def _is_listed(self, name: str) -> bool:

@@ -13,17 +13,16 @@ from ekairos_sandbox.exceptions import (
     SandboxNotRunningError,
     UnsupportedOperationError,
 )
-from ekairos_sandbox.provider import Connection, Ownership, SandboxRef, gone, same_sandbox
+from ekairos_sandbox.provider import Connection, Ownership, SandboxRef, gone
 from ekairos_sandbox.results import Checkpoint, PreviewUrl
 from ekairos_sandbox.shell.chunks import Pieces
 from ekairos_sandbox_vercel import waiting
 from ekairos_sandbox_vercel.api import VercelApi
 from ekairos_sandbox_vercel.carrying import command_of
 from ekairos_sandbox_vercel.files import SessionFiles
-from ekairos_sandbox_vercel.native import Native
 from ekairos_sandbox_vercel.options import VercelOptions
 from ekairos_sandbox_vercel.records import read_output
-from ekairos_sandbox_vercel.views import RefusedError, View
+from ekairos_sandbox_vercel.views import RefusedError, View, is_meant
 
 _SESSION_OVER = (404, 410, 422)
 _MIN_EXTENSION_MS = 1000
@@ -47,6 +46,7 @@ class VercelConnection(Connection):
         *,
         session_id: str,
         cwd: str | None,
+        created: int | None = None,
         url: str | None = None,
         ownership: Ownership = "created",
         restored: bool = False,
@@ -56,12 +56,13 @@ class VercelConnection(Connection):
         # "/" is where custom images without a working directory begin; it is hardly writable.
         self.home = cwd if cwd and cwd != "/" else None
         self.data = {"name": ref.name, "session": session_id, "cwd": cwd}
+        if created is not None:
+            self.data["created"] = created
         self.ownership = ownership
         self.restored = restored
         self._api = api
         self._ref = ref
         self._session_id = session_id
-        self._native = Native(api, ref.name)
         self.clock = api.clock
         self.file_api = SessionFiles(self._unpack, self._open)
 
@@ -142,10 +143,26 @@ class VercelConnection(Connection):
                 operation="restore_checkpoint",
                 hint="list_checkpoints tells which there are",
             )
+        self._check_room(view, checkpoint_id)
         with suppress(RefusedError):
             # It may be on its way down already.
             self._api.stop(view.session_id)
         self._start_from(checkpoint_id, view, "restore_checkpoint")
+
+    def _check_room(self, view: View, checkpoint_id: str) -> None:
+        """Make sure that the snapshot of the stop does not displace the one to go back to."""
+        if view.keeps_snapshots is None:
+            return
+        found = [one for one in self._api.snapshots(self._ref.name) if one.usable]
+        found.sort(key=lambda one: one.created_at or 0, reverse=True)
+        if checkpoint_id in [one.id for one in found[view.keeps_snapshots - 1 :]]:
+            raise UnsupportedOperationError(
+                f"the sandbox keeps its last {view.keeps_snapshots} snapshots only, and the one "
+                f"that a restore makes of the present state would displace {checkpoint_id!r}",
+                provider="vercel",
+                operation="restore_checkpoint",
+                hint="create it with a larger keep_last_snapshots, or without",
+            )
 
     def _start_from(self, snapshot_id: str, before: View, operation: str) -> None:
         """Start a sandbox that is on its way down with the files of a snapshot."""
@@ -169,12 +186,14 @@ class VercelConnection(Connection):
         self._session_id = view.session_id
 
     def native(self) -> Any:
-        """Return the official SDK's own object for this sandbox."""
-        return self._native.sandbox()
+        """Return the SDK's ``SyncSandbox``; never the variant that deletes it on leaving ``with``.
 
-    def close(self) -> None:
-        """Close what ``native`` opened."""
-        self._native.close()
+        Asks the service once. It works until the provider is closed.
+
+        Raises:
+            UnsupportedOperationError: The SDK is not installed; says how to install it.
+        """
+        return self._api.sdk.get().get_sandbox(name=self._ref.name)
 
     def _in_session(self, call: Callable[[], T], operation: str) -> T:
         """Make a call; if the session is over, say what has become of the sandbox."""
@@ -221,7 +240,7 @@ class VercelConnection(Connection):
 
     def _look(self, operation: str) -> View:
         view = waiting.settled(self._api, self._ref.name)
-        if view is None or not same_sandbox(self._ref, view.info(self._ref.name)):
+        if view is None or not is_meant(self._ref, view, self.data):
             raise gone(self._ref, "vercel", operation=operation)
         return view
 

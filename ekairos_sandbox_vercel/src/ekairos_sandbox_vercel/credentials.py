@@ -38,6 +38,16 @@ class Credentials:
     project_id: str
     origin: str = "token"
 
+    @property
+    def advice(self) -> str:
+        """What to look at when the service refuses them."""
+        if self.origin == _OIDC:
+            return f"{_OIDC} may have expired; `vercel env pull` fetches a new one"
+        return (
+            f"check that {self.origin} is valid and may use team {self.team_id} and project "
+            f"{self.project_id}"
+        )
+
 
 def find_credentials(
     environ: Mapping[str, str],

@@ -3,68 +3,40 @@
 from __future__ import annotations
 
 import importlib
-import threading
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ekairos_sandbox.exceptions import UnsupportedOperationError
 from ekairos_sandbox.results import CommandResult
-
-if TYPE_CHECKING:
-    from ekairos_sandbox_vercel.api import VercelApi
+from ekairos_sandbox_vercel.credentials import Credentials
 
 INSTALL = "pip install 'ekairos-sandbox-vercel[sdk]'"
 
 
-class Native:
-    """Opens the SDK when it is first asked for, with the same account, and closes it."""
+def open_sdk(credentials: Credentials, base_url: str) -> Any:
+    """Return a client of the SDK for the same account.
 
-    def __init__(self, api: VercelApi, name: str) -> None:
-        self._api = api
-        self._name = name
-        self._lock = threading.Lock()
-        self._client: Any = None
-
-    def sandbox(self) -> Any:
-        """Return the SDK's ``SyncSandbox``; never the variant that deletes it on leaving ``with``.
-
-        Asks the service once. It works as long as the connection is not closed.
-
-        Raises:
-            UnsupportedOperationError: The SDK is not installed; says how to install it.
-        """
-        with self._lock:
-            if self._client is None:
-                self._client = self._open()
-            return self._client.get_sandbox(name=self._name)
-
-    def _open(self) -> Any:
-        try:
-            sync = importlib.import_module("vercel.sandbox.sync")
-        except ImportError:
-            raise UnsupportedOperationError(
-                "the official SDK is not installed",
-                provider="vercel",
-                operation="native",
-                hint=INSTALL,
-            ) from None
-        given = self._api.credentials
-        credentials = sync.SandboxCredentials(
-            token=given.token, team_id=given.team_id, project_id=given.project_id
-        )
-        return sync.SyncSandboxClient.create(
-            options=sync.SandboxServiceOptions(
-                base_url=self._api.base_url, credentials_factory=lambda: credentials
-            )
-        )
-
-    def close(self) -> None:
-        """Close the SDK's client, if there is one. Safe to call twice."""
-        with self._lock:
-            client, self._client = self._client, None
-        if client is not None:
-            client.close()
+    Raises:
+        UnsupportedOperationError: The SDK is not installed; says how to install it.
+    """
+    try:
+        sync = importlib.import_module("vercel.sandbox.sync")
+    except ImportError:
+        raise UnsupportedOperationError(
+            "the official SDK is not installed",
+            provider="vercel",
+            operation="native",
+            hint=INSTALL,
+        ) from None
+    given = sync.SandboxCredentials(
+        token=credentials.token,
+        team_id=credentials.team_id,
+        project_id=credentials.project_id,
+    )
+    return sync.SyncSandboxClient.create(
+        options=sync.SandboxServiceOptions(base_url=base_url, credentials_factory=lambda: given)
+    )
 
 
 def run_command_in_sandbox(sandbox: Any, command: str, args: Sequence[str] = ()) -> CommandResult:

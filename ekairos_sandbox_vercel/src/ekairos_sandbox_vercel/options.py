@@ -6,9 +6,18 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from ekairos_sandbox.exceptions import ConfigurationError
+from ekairos_sandbox.models import ENV_NAME
 from ekairos_sandbox.provider import CreateSpec, ProviderOptions, not_stored
 
 DEFAULT_TIMEOUT_MS = 30 * 60 * 1000
@@ -22,6 +31,8 @@ MAX_TAGS = 5
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _RESERVED = frozenset(("sessions", "snapshots", "drives"))
 """Names that are paths of the API itself."""
+
+_NAMES = "must be 1 to 128 letters, digits, '_' and '-', and no reserved word"
 
 
 class _Part(BaseModel):
@@ -72,6 +83,13 @@ class NetworkPolicy(_Part):
     rules: dict[str, list[Any]] = not_stored(default_factory=dict)
     subnets: dict[Literal["allow", "deny"], list[str]] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _one_way(self) -> NetworkPolicy:
+        custom = bool(self.allow or self.rules or self.subnets)
+        if custom == (self.mode is not None):
+            raise ValueError("needs either a mode, or some of allow, rules and subnets")
+        return self
+
     def wire(self) -> dict[str, Any]:
         """Return it as the service takes it."""
         if self.mode is not None:
@@ -108,17 +126,18 @@ class VercelOptions(ProviderOptions):
         memory: MiB; the service gives 2048 per CPU and nothing else.
         snapshot_expiration: Milliseconds after which its snapshots are deleted: at least a day; 0
             means never; None leaves it to the service (30 days after the last use).
-        keep_last_snapshots: How many snapshots to keep, 1 to 10; checkpoints count as well.
+        keep_last_snapshots: How many snapshots to keep, 1 to 10; None: all. Checkpoints count as
+            well as the snapshots that stops and restores make of the state before.
     """
 
     name: str | None = None
-    image: str | None = None
+    image: str | None = Field(default=None, min_length=1)
     persistent: bool = False
     env: dict[str, SecretStr] = not_stored(default_factory=dict)
     tags: dict[str, str] = Field(default_factory=dict)
     source: Source | None = None
     network_policy: Annotated[NetworkPolicy, BeforeValidator(_policy)] | None = None
-    region: str | None = None
+    region: str | None = Field(default=None, min_length=1)
     memory: int | None = Field(default=None, ge=MEMORY_PER_VCPU_MB)
     snapshot_expiration: int | None = Field(default=None, ge=0)
     keep_last_snapshots: int | None = Field(default=None, ge=1, le=10)
@@ -126,9 +145,16 @@ class VercelOptions(ProviderOptions):
     @field_validator("name")
     @classmethod
     def _name(cls, name: str | None) -> str | None:
-        if name is not None and (not _NAME.fullmatch(name) or name in _RESERVED):
-            raise ValueError("must be 1 to 128 letters, digits, '_' and '-', and no reserved word")
+        if name is not None and not _is_name(name):
+            raise ValueError(_NAMES)
         return name
+
+    @field_validator("env")
+    @classmethod
+    def _env(cls, env: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        if not all(ENV_NAME.fullmatch(name) for name in env):
+            raise ValueError("has a key that is no variable name")
+        return env
 
     @field_validator("tags")
     @classmethod
@@ -138,6 +164,8 @@ class VercelOptions(ProviderOptions):
                 f"at most {MAX_TAGS - OWN_TAGS}: the service allows {MAX_TAGS}, and this library "
                 f"needs {OWN_TAGS}"
             )
+        if "" in tags:
+            raise ValueError("names must not be empty")
         if any(key.startswith("ekairos-") for key in tags):
             raise ValueError("names that begin with 'ekairos-' are taken")
         if any(len(value) > 256 for value in tags.values()):
@@ -159,6 +187,8 @@ def check(spec: CreateSpec[VercelOptions]) -> None:
         ConfigurationError: Names the field and the limit.
     """
     options, vcpus = spec.options, spec.vcpus
+    if not _is_name(spec.name):
+        raise _error(f"the name {spec.name!r}", _NAMES)
     if spec.timeout_ms is not None and not 1000 <= spec.timeout_ms <= DAY_MS:
         raise _error("timeout_ms", f"must be from 1000 to {DAY_MS}")
     if vcpus is not None and (vcpus not in range(1, 33) or (vcpus != 1 and vcpus % 2)):
@@ -197,6 +227,10 @@ def create_body(spec: CreateSpec[VercelOptions], project_id: str) -> dict[str, A
         else None,
     }
     return _present(body)
+
+
+def _is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and name not in _RESERVED
 
 
 def _source(source: GitSource | TarballSource | SnapshotSource | None) -> dict[str, Any] | None:

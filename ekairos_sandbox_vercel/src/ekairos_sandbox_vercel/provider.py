@@ -27,7 +27,6 @@ from ekairos_sandbox.provider import (
     SandboxRef,
     gone,
     may_adopt,
-    same_sandbox,
 )
 from ekairos_sandbox_vercel import options as limits
 from ekairos_sandbox_vercel import waiting
@@ -39,7 +38,7 @@ from ekairos_sandbox_vercel.credentials import (
     find_credentials,
 )
 from ekairos_sandbox_vercel.options import VercelOptions
-from ekairos_sandbox_vercel.views import RefusedError, View
+from ekairos_sandbox_vercel.views import RefusedError, View, is_meant
 
 POST_TIMEOUT_S = 120.0
 """Longest wait for the answer to a creation; from a snapshot it takes some ten seconds."""
@@ -124,6 +123,7 @@ class VercelProvider(Provider[VercelOptions]):
     def attach(self, ref: SandboxRef[VercelOptions]) -> Connection:
         """Return a connection to the session that the record names, without a request."""
         session_id, cwd = ref.data.get("session"), ref.data.get("cwd")
+        created = ref.data.get("created")
         if not isinstance(session_id, str) or not session_id:
             return self.connect(ref)
         return VercelConnection(
@@ -131,6 +131,7 @@ class VercelProvider(Provider[VercelOptions]):
             ref,
             session_id=session_id,
             cwd=cwd if isinstance(cwd, str) else None,
+            created=created if isinstance(created, int) else None,
         )
 
     def connect(self, ref: SandboxRef[VercelOptions]) -> Connection:
@@ -201,17 +202,19 @@ class VercelProvider(Provider[VercelOptions]):
     def _make(self, api: VercelApi, spec: CreateSpec[VercelOptions]) -> tuple[View, Ownership]:
         """Have the service create, and look by name when that is taken or the answer was lost."""
         body = limits.create_body(spec, api.credentials.project_id)
+        end = api.clock.monotonic() + spec.timeout_s
 
         def once() -> tuple[View, Ownership]:
+            patience_s = min(max(1.0, end - api.clock.monotonic()), POST_TIMEOUT_S)
             try:
-                return api.create(body, timeout_s=min(spec.timeout_s, POST_TIMEOUT_S)), "created"
+                return api.create(body, timeout_s=patience_s), "created"
             except ProviderError as error:
                 if error.outcome != "unknown" and not _is_duplicate(error):
                     raise
                 problem = error
             found = None
             with suppress(ProviderError):
-                found = api.get(spec.name)
+                found = api.get(spec.name, budget_s=end - api.clock.monotonic())
             if found is not None:
                 return found, self._adopted(spec, found)
             if _is_duplicate(problem):
@@ -274,6 +277,7 @@ class VercelProvider(Provider[VercelOptions]):
             ref,
             session_id=view.session_id,
             cwd=view.cwd,
+            created=view.created_at,
             url=view.url,
             ownership=ownership,
             restored=restored,
@@ -281,7 +285,7 @@ class VercelProvider(Provider[VercelOptions]):
 
     def _lookup(self, ref: SandboxRef[VercelOptions]) -> View | None:
         view = self._api().get(ref.name)
-        return view if view is not None and same_sandbox(ref, view.info(ref.name)) else None
+        return view if view is not None and is_meant(ref, view, ref.data) else None
 
     def _require(self, ref: SandboxRef[VercelOptions], operation: str) -> View:
         view = self._lookup(ref)

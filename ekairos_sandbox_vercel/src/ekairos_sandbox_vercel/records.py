@@ -9,6 +9,7 @@ from typing import Any
 
 from ekairos_sandbox.exceptions import ProviderError, ProviderUnavailableError
 from ekairos_sandbox.http_errors import TransportError
+from ekairos_sandbox.shell.exchange import printable
 
 MAX_ESCAPE = 6
 """Bytes that one character of output may take up as JSON."""
@@ -46,7 +47,7 @@ def read_output(pieces: Iterable[bytes], *, max_bytes: int) -> bytes:
         if record.get("stream") == "error":
             data = record.get("data")
             text = data.get("message") if isinstance(data, dict) else data
-            raise _cut(f"the service broke off: {str(text)[:200]}")
+            raise _cut(f"the service broke off: {printable(str(text))}")
         if not begun:
             raise _cut("its beginning is missing")
         if record.get("stream") == "stdout":

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ekairos_sandbox.exceptions import ProviderError, ProviderUnavailableError
-from ekairos_sandbox.provider import SandboxInfo, SandboxRunState, Tags
+from ekairos_sandbox.provider import (
+    SandboxInfo,
+    SandboxRef,
+    SandboxRunState,
+    Tags,
+    same_sandbox,
+)
 
 CHANGING = frozenset(("pending", "stopping", "snapshotting"))
 """Statuses of a session that pass by themselves."""
@@ -42,6 +48,7 @@ class View:
         routes: Where its declared ports are, as long as it runs.
         source_snapshot_id: The snapshot that the session began with, or None.
         current_snapshot_id: The snapshot that the next session would begin with, or None.
+        keeps_snapshots: How many of its latest snapshots are kept; None: all.
         created_at: Epoch ms.
         expires_at: When the session ends by itself, epoch ms.
     """
@@ -55,6 +62,7 @@ class View:
     routes: Mapping[int, str] = field(default_factory=dict)
     source_snapshot_id: str | None = None
     current_snapshot_id: str | None = None
+    keeps_snapshots: int | None = None
     created_at: int | None = None
     expires_at: int | None = None
 
@@ -107,7 +115,7 @@ def view_of(body: Mapping[str, Any], *, operation: str) -> View:
             operation=operation,
             outcome="unknown",
         )
-    tags = sandbox.get("tags")
+    tags, keep = sandbox.get("tags"), sandbox.get("keepLastSnapshots")
     return View(
         name=name,
         status=str(session.get("status") or sandbox.get("status") or ""),
@@ -118,9 +126,27 @@ def view_of(body: Mapping[str, Any], *, operation: str) -> View:
         routes=_routes(body.get("routes")),
         source_snapshot_id=_text(session.get("sourceSnapshotId")),
         current_snapshot_id=_text(sandbox.get("currentSnapshotId")),
+        keeps_snapshots=_number(keep.get("count")) if isinstance(keep, Mapping) else None,
         created_at=_number(sandbox.get("createdAt")),
         expires_at=_expiry(sandbox, session),
     )
+
+
+def is_meant(ref: SandboxRef[Any], view: View, data: Mapping[str, Any]) -> bool:
+    """Tell whether a sandbox found by name is the one that a record means.
+
+    Without our tags, which anybody may have removed, the time of its creation decides.
+
+    Args:
+        ref: What the record says.
+        view: What was found.
+        data: What is known besides, as the record keeps it.
+    """
+    info = view.info(ref.name)
+    if not same_sandbox(ref, info):
+        return False
+    known = data.get("created")
+    return info.tags is not None or None in (known, view.created_at) or known == view.created_at
 
 
 @dataclass(frozen=True, slots=True)

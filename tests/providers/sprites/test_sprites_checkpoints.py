@@ -47,6 +47,13 @@ def test_an_id_is_found_in_every_wording(
     assert connection.create_checkpoint().id == expected
 
 
+def test_a_list_that_is_none_is_an_error(sprites: Sprites, server: SpritesServer) -> None:
+    connection, _ = sprites.create("one")
+    server.switches.add("status", "GET", "checkpoints$", status=200, body={"error": "busy"})
+    with pytest.raises(ProviderUnavailableError, match="list_checkpoints"):
+        connection.list_checkpoints()
+
+
 def test_a_failure_with_status_200_is_an_error(sprites: Sprites, server: SpritesServer) -> None:
     connection, _ = sprites.create("one")
     server.switches.once("checkpoint_fails")
@@ -69,7 +76,7 @@ def test_a_lost_answer_is_unknown_and_nothing_is_repeated(
     with pytest.raises(ProviderUnavailableError) as caught:
         connection.create_checkpoint()
     assert caught.value.outcome == "unknown"
-    assert server.counts() == {"POST checkpoint": 1}
+    assert server.counts() == {"GET one": 1, "POST checkpoint": 1}
 
 
 def test_an_unknown_checkpoint_is_named(sprites: Sprites) -> None:

@@ -170,6 +170,17 @@ def test_a_config_with_another_port_is_refused_before_anything_is_recorded(
     assert server.requests == []
 
 
+def test_a_name_that_leaves_no_room_for_an_incarnation_is_named_before_any_request(
+    sprites: Sprites, server: SpritesServer
+) -> None:
+    name = "n" * 62
+    sandbox = sprites.service().create_sandbox(provider="sprites", sprites={"name": name})
+    server.world.delete(server.sprite(name))
+    with pytest.raises(ConfigurationError, match=rf"'{name}-g2' is no name for a sprite"):
+        sandbox.run_command("true")
+    assert server.counts()["POST sprites"] == 1
+
+
 def test_all_pages_are_listed(sprites: Sprites, server: SpritesServer) -> None:
     for number in range(205):
         owner = OWNER if number % 2 else "ffff"

@@ -74,6 +74,26 @@ def test_an_incident_that_hides_all_sprites_is_noticed_by_the_list(
     assert say(connection, "echo on") == "on"
 
 
+def test_a_not_found_answer_to_a_deletion_proves_nothing(
+    sprites: Sprites, server: SpritesServer
+) -> None:
+    _, ref = sprites.create("one")
+    server.switches.add("status", "DELETE", status=404, body=MISSING)
+    with pytest.raises(ProviderUnavailableError):
+        sprites.provider.stop(ref)
+    assert server.sprite("one").id == ref.data["id"]
+
+
+def test_a_deletion_whose_answer_was_lost_is_a_success(
+    sprites: Sprites, server: SpritesServer, clock: QuickClock
+) -> None:
+    _, ref = sprites.create("one")
+    server.switches.add("after", "DELETE")
+    sprites.provider.destroy(ref)
+    assert server.world.all() == []
+    assert 1.5 in clock.waits
+
+
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
 def test_not_found_without_a_working_token_proves_nothing(
     sprites: Sprites, server: SpritesServer, status: int
@@ -155,6 +175,24 @@ def test_a_command_notices_that_its_sprite_was_replaced(
     assert {sprite.name for sprite in server.world.all()} == {"chosen", "chosen-g2"}
 
 
+def test_another_sprite_of_the_same_name_is_neither_saved_nor_restored_nor_shown(
+    sprites: Sprites, server: SpritesServer
+) -> None:
+    connection, _ = sprites.create("one")
+    server.world.delete(server.sprite("one"))
+    server.world.create("acme", "one", "sprite", [])
+    server.clear_requests()
+    for act in (
+        connection.create_checkpoint,
+        connection.list_checkpoints,
+        lambda: connection.restore_checkpoint("v0"),
+        lambda: connection.preview_url(8080),
+    ):
+        with pytest.raises(SandboxGoneError):
+            act()
+    assert server.counts() == {"GET one": 4}
+
+
 def test_a_refused_token_is_told_without_showing_it(
     sprites: Sprites, server: SpritesServer
 ) -> None:
@@ -163,4 +201,5 @@ def test_a_refused_token_is_told_without_showing_it(
     server.switches.add("status", "POST", "exec", status=401, body=body)
     with pytest.raises(ProviderAuthError, match=r"bad token \*\*\*") as caught:
         say(connection, "true")
+    assert "check SPRITES_API_TOKEN" in str(caught.value)
     assert server.token not in repr(caught.value.__dict__)

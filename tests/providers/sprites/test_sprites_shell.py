@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import sys
 import threading
-from typing import Any
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from ekairos_sandbox_sprites.options import SpritesSettings
 from ekairos_sandbox_sprites.provider import SpritesProvider
 from helpers.sprites import QuickClock, Sprites, environ, provider_for, say
 from servers.sprites.server import SpritesServer
@@ -184,6 +188,32 @@ def test_many_threads_share_a_connection(sprites: Sprites) -> None:
     assert got == {number: str(number) for number in range(6)}
 
 
+def test_threads_that_are_first_at_once_share_what_is_opened(
+    server: SpritesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    both = threading.Barrier(2, timeout=0.2)
+
+    class Slow(SpritesSettings):
+        @classmethod
+        def from_environ(cls, environ: Mapping[str, str]) -> SpritesSettings:
+            opened.append("settings")
+            # Two at once meet here; one alone gives up on the other.
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait()
+            return SpritesSettings.from_environ(environ)
+
+    monkeypatch.setattr("ekairos_sandbox_sprites.provider.SpritesSettings", Slow)
+    provider = provider_for(server)
+    threads = [threading.Thread(target=provider.account) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert opened == ["settings"]
+    provider.close()
+
+
 # Settings
 
 
@@ -239,6 +269,36 @@ def test_without_the_sdk_the_native_object_names_the_install_line(
     connection, _ = sprites.create()
     with pytest.raises(UnsupportedOperationError, match=r"ekairos-sandbox-sprites\[sdk\]"):
         connection.native()
+
+
+class SdkClient:
+    opened: ClassVar[list[SdkClient]] = []
+
+    def __init__(self, token: str, *, base_url: str) -> None:
+        self.made_with = token, base_url
+        self.closed = False
+        self.opened.append(self)
+
+    def sprite(self, name: str) -> tuple[SdkClient, str]:
+        return self, name
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_all_native_objects_have_one_client_that_lives_as_long_as_the_provider(
+    sprites: Sprites, server: SpritesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sprites", SimpleNamespace(SpritesClient=SdkClient))
+    connections = [sprites.create(name)[0] for name in ("one", "two")]
+    (client, first), (same, second) = [connection.native() for connection in connections]
+    assert (first, second, same) == ("one", "two", client)
+    assert client.made_with == (server.token, server.url)
+    connections[0].close()
+    assert not client.closed
+    sprites.provider.close()
+    assert client.closed
+    assert len(SdkClient.opened) == 1
 
 
 def test_pauses_are_taken_by_the_clock_that_was_handed_in(

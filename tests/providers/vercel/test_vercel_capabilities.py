@@ -87,6 +87,24 @@ def test_restoring_leaves_the_sandbox_its_name_and_the_record_its_incarnation(
     assert server.operations() == ["run"]
 
 
+def test_a_restore_that_would_displace_its_own_checkpoint_is_refused(
+    server: VercelServer, service: RaisingService
+) -> None:
+    options = {"persistent": True, "keep_last_snapshots": 2}
+    sandbox = service.create_sandbox(provider="vercel", vercel=options)
+    sandbox.write_files({"file": b"first"})
+    first = sandbox.create_checkpoint()
+    sandbox.write_files({"file": b"second"})
+    second = sandbox.create_checkpoint()
+    with pytest.raises(UnsupportedOperationError, match=f"would displace '{first.id}'"):
+        sandbox.restore_checkpoint(first.id)
+    assert server.counts()["stop"] == 0
+    assert [found.id for found in sandbox.list_checkpoints()] == [first.id, second.id]
+    sandbox.write_files({"file": b"third"})
+    sandbox.restore_checkpoint(second.id)
+    assert sandbox.read_file("file") == b"second"
+
+
 def test_a_checkpoint_whose_answer_was_lost_leaves_a_sandbox_that_works(
     server: VercelServer, service: RaisingService
 ) -> None:

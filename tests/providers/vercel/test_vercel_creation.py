@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from helpers.vercel import new_spec
+from helpers.memory_world import ManualClock
+from helpers.vercel import new_spec, provider_for
 from servers.vercel.faults import Fault
 from servers.vercel.server import VercelServer
 
 from ekairos_sandbox.exceptions import (
+    ConfigurationError,
     IdConflictError,
     ProviderAuthError,
     ProviderError,
@@ -63,6 +65,25 @@ def test_a_refusal_for_haste_is_waited_out(
     assert server.operations() == ["create", "create", "create"]
 
 
+def test_an_image_that_is_not_ready_is_waited_for(
+    server: VercelServer, provider: VercelProvider
+) -> None:
+    server.faults.add(Fault.NOT_READY, "create", times=2)
+    provider.create(new_spec(image="team/image"))
+    assert server.operations() == ["create", "create", "create"]
+
+
+def test_a_name_that_leaves_no_room_for_an_incarnation_is_named_before_any_request(
+    server: VercelServer, service: RaisingService
+) -> None:
+    name = "n" * 127
+    sandbox = service.create_sandbox(provider="vercel", vercel={"name": name})
+    server.world.clock.advance(1801)
+    with pytest.raises(ConfigurationError, match=f"'{name}-g2' must be 1 to 128 letters"):
+        sandbox.run_command("true")
+    assert server.counts()["create"] == 1
+
+
 def test_an_outage_leaves_the_outcome_unknown_once_an_answer_was_lost(
     server: VercelServer, provider: VercelProvider
 ) -> None:
@@ -73,6 +94,19 @@ def test_an_outage_leaves_the_outcome_unknown_once_an_answer_was_lost(
     assert caught.value.outcome == "unknown"
 
 
+def test_nothing_is_tried_again_when_the_time_for_a_creation_is_over(
+    server: VercelServer,
+) -> None:
+    clock = ManualClock()
+    provider = provider_for(server.environ(), clock=clock)
+    begin = clock.monotonic()
+    server.faults.add(Fault.BAD_GATEWAY, times=None)
+    with pytest.raises(ProviderError):
+        provider.create(new_spec(timeout_s=5.0))
+    assert clock.monotonic() - begin <= 5.0
+    provider.close()
+
+
 def test_bad_credentials_are_a_failure_without_effect(
     server: VercelServer, provider: VercelProvider
 ) -> None:
@@ -80,6 +114,10 @@ def test_bad_credentials_are_a_failure_without_effect(
     with pytest.raises(ProviderAuthError) as caught:
         provider.create(new_spec())
     assert caught.value.outcome == "failed"
+    assert caught.value.hint == (
+        f"check that SANDBOX_VERCEL_TOKEN is valid and may use team {server.team} and project "
+        f"{server.project}"
+    )
     assert server.token not in str(caught.value)
     assert server.operations() == ["create"]
 

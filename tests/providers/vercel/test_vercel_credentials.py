@@ -92,6 +92,15 @@ def test_an_oidc_token_without_team_and_project_is_an_error_that_does_not_show_i
     assert token not in str(caught.value)
 
 
+def test_what_to_do_when_they_are_refused_depends_on_where_they_are_from() -> None:
+    assert find_credentials(OWN).advice == (
+        "check that SANDBOX_VERCEL_TOKEN is valid and may use team team_own and project prj_own"
+    )
+    assert find_credentials(OIDC).advice == (
+        "VERCEL_OIDC_TOKEN may have expired; `vercel env pull` fetches a new one"
+    )
+
+
 def test_the_account_is_base_url_team_and_project_whatever_the_token() -> None:
     first = provider_for(OWN).account()
     assert first == "https://vercel.com/api team=team_own project=prj_own"

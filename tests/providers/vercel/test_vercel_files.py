@@ -119,7 +119,16 @@ def test_an_empty_not_found_says_nothing_about_the_file(
     assert sandbox.read_file("file") == LARGE
 
 
-@pytest.mark.parametrize("fault", [Fault.RESET_BEFORE, Fault.SERVER_ERROR, Fault.RATE_LIMITED])
+def test_a_page_is_not_taken_for_a_file(server: VercelServer, sandbox: RaisingSandbox) -> None:
+    sandbox.write_files({"file": LARGE})
+    server.faults.add(Fault.PAGE, "read", times=None)
+    with pytest.raises(TransferError, match="0 of 2000000 bytes arrived"):
+        sandbox.read_file("file")
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault.RESET_BEFORE, Fault.SERVER_ERROR, Fault.RATE_LIMITED, Fault.PAGE]
+)
 def test_reading_begins_again_until_it_is_answered(
     server: VercelServer, sandbox: RaisingSandbox, fault: Fault
 ) -> None:

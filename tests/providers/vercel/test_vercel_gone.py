@@ -262,6 +262,56 @@ def test_an_id_of_the_typescript_package_is_tried_as_a_name(
     assert provider.inspect(ref).external_id == "sbx_0123456789"
 
 
+def test_another_sandbox_of_the_same_name_is_not_ours_and_not_deleted(
+    server: VercelServer, provider: VercelProvider
+) -> None:
+    spec = new_spec()
+    connection = provider.create(spec)
+    ref = ref_of(spec, connection)
+    project = server.world.projects[server.project]
+    server.world.delete(project, server.sandboxes()[spec.name], orphans=True)
+    server.world.clock.advance(1)
+    server.make(spec.name)
+    acts: list[Callable[[], object]] = [
+        lambda: run(connection),
+        lambda: provider.connect(ref),
+        lambda: provider.inspect(ref),
+    ]
+    for act in acts:
+        with pytest.raises(SandboxGoneError):
+            act()
+    provider.stop(ref)
+    provider.destroy(ref)
+    assert server.sandboxes()[spec.name].session.status == "running"
+
+
+def test_a_sandbox_that_lost_its_tags_is_still_ours(
+    server: VercelServer, provider: VercelProvider
+) -> None:
+    spec = new_spec()
+    ref = ref_of(spec, provider.create(spec))
+    server.sandboxes()[spec.name].tags = {}
+    assert b"<on>" in run(provider.connect(ref))
+    provider.stop(ref)
+    assert server.sandboxes() == {}
+
+
+def test_reconcile_clears_away_what_ended_for_good_and_was_not_made_anew(
+    server: VercelServer, service: RaisingService
+) -> None:
+    sandbox = service.create_sandbox(provider="vercel", on_gone="fail")
+    server.world.clock.advance(1801)
+    with pytest.raises(SandboxGoneError):
+        sandbox.run_command("true")
+    assert len(server.sandboxes()) == 1
+    report = service.reconcile(apply=True)
+    assert [action.detail for action in report.actions if action.kind == "release"] == [
+        "it has ended for good, yet the provider still lists it"
+    ]
+    assert server.sandboxes() == {}
+    assert service.reconcile(apply=True).actions == ()
+
+
 def test_all_pages_are_listed(server: VercelServer, provider: VercelProvider) -> None:
     owner = new_spec().tags.owner
     for number in range(3):

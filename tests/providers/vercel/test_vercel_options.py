@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from ekairos_sandbox_vercel.options import create_body
 from pydantic import ValidationError
+from servers.vercel.faults import Fault
 from servers.vercel.server import VercelServer
 
-from ekairos_sandbox.exceptions import ConfigurationError
+from ekairos_sandbox.exceptions import ConfigurationError, ProviderError
 from ekairos_sandbox.provider import CreateSpec, Tags
 from ekairos_sandbox.raising import RaisingService
 from ekairos_sandbox_vercel import VercelOptions, VercelProvider
@@ -136,6 +137,15 @@ def test_runtime_decides_the_version_of_the_endpoint(
         ({"vercel": {"name": "with space"}}, "letters"),
         ({"vercel": {"name": "x" * 129}}, "letters"),
         ({"vercel": {"name": "sessions"}}, "reserved"),
+        ({"vercel": {"image": ""}}, "vercel.*image"),
+        ({"vercel": {"region": ""}}, "vercel.*region"),
+        ({"vercel": {"tags": {"": "1"}}}, "empty"),
+        ({"vercel": {"env": {"A=B": "1"}}}, "no variable name"),
+        ({"vercel": {"network_policy": {}}}, "needs either a mode, or some of allow"),
+        (
+            {"vercel": {"network_policy": {"mode": "deny-all", "allow": ["a.example"]}}},
+            "needs either a mode, or some of allow",
+        ),
         ({"vercel": {"snapshot_expiration": 1000}}, "86400000"),
         ({"vercel": {"keep_last_snapshots": 11}}, "10"),
         ({"vercel": {"unknown": 1}}, "unknown"),
@@ -168,6 +178,23 @@ def test_secret_options_are_not_stored_and_their_names_are(
     assert record.state.withheld == ["vercel.env", "vercel.network_policy", "vercel.source"]
     assert record.state.config["options"] == {"region": "iad1"}
     assert json.loads(server.seen("create")[0].body)["env"] == {"API_KEY": "secret-1"}
+
+
+def test_secret_options_that_the_service_repeats_are_neither_told_nor_stored(
+    server: VercelServer, service: RaisingService
+) -> None:
+    server.faults.add(Fault.ECHO, "create")
+    with pytest.raises(ProviderError, match=r"Invalid request: .*\*\*\*") as caught:
+        service.create_sandbox(
+            provider="vercel",
+            vercel={
+                "env": {"A": "x" * 30 + "secret-1", "B": "secret-2" * 40},
+                "source": {"type": "git", "url": "https://e.example/r", "password": "secret-3"},
+            },
+        )
+    (record,) = service.iter_sandboxes()
+    assert "secret-" not in str(caught.value)
+    assert "secret-" not in record.model_dump_json()
 
 
 def test_secrets_are_in_no_repr_and_no_error() -> None:

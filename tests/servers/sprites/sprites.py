@@ -51,6 +51,7 @@ class Sprite:
     created: float
     checkpoints: list[Checkpoint] = field(default_factory=list)
     unavailable_until: float = 0.0
+    saving: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def listed(self) -> dict[str, Any]:
         machine = self.machine
@@ -73,11 +74,13 @@ class Sprite:
         return shown
 
     def checkpoint(self, comment: str, now: float) -> Checkpoint:
-        number = len(self.checkpoints)
-        made = Checkpoint(f"v{number}", self.machine.folder / f"checkpoint-{number}", comment, now)
-        self.machine.save(made.folder)
-        self.checkpoints.append(made)
-        return made
+        with self.saving:
+            number = len(self.checkpoints)
+            folder = self.machine.folder / f"checkpoint-{number}"
+            made = Checkpoint(f"v{number}", folder, comment, now)
+            self.machine.save(made.folder)
+            self.checkpoints.append(made)
+            return made
 
 
 class World:

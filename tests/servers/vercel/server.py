@@ -125,7 +125,7 @@ class VercelServer(LoopbackService):
             self._closing.wait(self.latency_s)
         if injection is not None and injection.fault is Fault.SLOW:
             self._closing.wait(injection.seconds)
-        early = _refusal(injection) if injection else None
+        early = _refusal(injection, request) if injection else None
         answer = early if early is not None else self._handle(operation, parts, request)
         if early is None and injection is not None:
             answer = self._damage(injection, answer)
@@ -198,7 +198,7 @@ class VercelServer(LoopbackService):
                     return
 
 
-def _refusal(injection: Injection) -> Answer | None:
+def _refusal(injection: Injection, request: Request) -> Answer | None:
     """The answer of a fault that keeps the call from being carried out; None of the others."""
     match injection.fault:
         case Fault.RESET_BEFORE:
@@ -216,6 +216,14 @@ def _refusal(injection: Injection) -> Answer | None:
             return error_response(forbidden())
         case Fault.EMPTY_404:
             return Response(404, b"", "application/json; charset=utf-8")
+        case Fault.PAGE:
+            return Response(200, _HTML, "text/html; charset=utf-8")
+        case Fault.NOT_READY:
+            return error_response(ApiError(400, "image_not_ready", "The image is not ready yet."))
+        case Fault.ECHO:
+            sent = json.loads(request.body)
+            said = f"Invalid request: {sent.get('source')}, {sent.get('env')}"
+            return error_response(ApiError(400, "bad_request", said))
         case _:
             return None
 
