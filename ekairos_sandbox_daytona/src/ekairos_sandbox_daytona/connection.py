@@ -19,7 +19,7 @@ from ekairos_sandbox.exceptions import (
 from ekairos_sandbox.http import HttpResponse
 from ekairos_sandbox.provider import Connection, Ownership, SandboxRef, gone
 from ekairos_sandbox.results import PreviewUrl
-from ekairos_sandbox.shell.quoting import printf_format, quote
+from ekairos_sandbox.shell.variables import in_variables
 from ekairos_sandbox_daytona.api import NAME, DaytonaApi, body_of
 from ekairos_sandbox_daytona.control import ControlPlane
 from ekairos_sandbox_daytona.files import ToolboxFiles
@@ -80,11 +80,14 @@ class DaytonaConnection(Connection):
     def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
         """Run a script; see ``Connection.shell``.
 
-        Daytona pipes the text to whatever shell the image has and answers both streams as one
-        JSON string, in which bytes that are no UTF-8 are replaced.
+        Daytona pipes a command's text to whatever shell the image has, and answers both streams as
+        one JSON string, in which bytes that are no UTF-8 are replaced. Shells read such a text
+        byte by byte, so it is short, and the script is in variables of the command.
         """
+        text, variables = in_variables(script)
+        command = f"exec /bin/sh -c '{text}' </dev/null 2>/dev/null\n"
         with self._api.execute(
-            self._toolbox, self.external_id, _command(script), timeout_s=timeout_s
+            self._toolbox, self.external_id, command, variables, timeout_s=timeout_s
         ) as answer:
             body = bytearray()
             # In JSON a line's end takes two bytes; what needs far more room is none of ours.
@@ -196,16 +199,6 @@ class DaytonaConnection(Connection):
         return ProviderUnavailableError(
             error.message, provider=NAME, operation="shell", status=answer.status
         )
-
-
-def _command(script: bytes) -> str:
-    """Return a script as one word for whatever shell reads it, zsh included."""
-    try:
-        word = quote(script).decode()
-    except UnicodeDecodeError:
-        # JSON holds text alone.
-        word = f'"$(printf {printf_format(script).decode()})"'
-    return f"exec /bin/sh -c {word} </dev/null 2>/dev/null\n"
 
 
 def _output(answer: HttpResponse) -> bytes:
