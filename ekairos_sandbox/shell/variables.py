@@ -1,4 +1,4 @@
-"""Scripts that travel in environment variables, for services that take a command and an environment.
+"""Scripts that travel in environment variables of a command, for services that take both.
 
 Arguments can be read by every user inside, and services repeat them in lists and answers; an
 environment is its process's own. Linux limits one variable to 128 KiB, so a long script takes
