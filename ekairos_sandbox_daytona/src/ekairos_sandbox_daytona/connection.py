@@ -125,14 +125,18 @@ class DaytonaConnection(Connection):
 
     def preview_url(self, port: int) -> PreviewUrl:
         """Say where a port can be reached; the token is good until the next start."""
+        operation = "preview_url"
         answer = self._api.ask(
             "SandboxApi",
             "get_port_preview_url",
             self.external_id,
             port,
-            operation="preview_url",
+            operation=operation,
+            accept=(200, 404),
         )
-        body = body_of(answer, operation="preview_url")
+        if answer.status == 404:
+            raise self._not_found(answer, operation)
+        body = body_of(answer, operation=operation)
         token = body.get("token") or None
         headers = (("X-Daytona-Preview-Token", token),) if token else ()
         return PreviewUrl(str(body.get("url")), token, headers)
@@ -144,13 +148,15 @@ class DaytonaConnection(Connection):
         that the idle stop begins anew; it is not put off any further.
         """
         operation = "extend_timeout"
-        self._api.ask(
+        answer = self._api.ask(
             "SandboxApi",
             "update_last_activity",
             self.external_id,
             operation=operation,
-            accept=(200, 201, 204),
+            accept=(200, 201, 204, 404),
         )
+        if answer.status == 404:
+            raise self._not_found(answer, operation)
         box = ControlPlane(self._api).by_id(self.external_id, operation=operation)
         if box is None:
             raise gone(self._ref, NAME, operation=operation)
@@ -181,7 +187,19 @@ class DaytonaConnection(Connection):
             return client.get(self.external_id)
         except sdk.DaytonaError as error:
             problem = _sdk_problem(error, self._api.sdk.version)
+        if not isinstance(problem, UnsupportedOperationError) and self._is_gone("native"):
+            problem = gone(self._ref, NAME, operation="native")
         raise problem
+
+    def _is_gone(self, operation: str) -> bool:
+        box = ControlPlane(self._api).by_id(self.external_id, operation=operation)
+        return box is None or state_of(box) in GONE
+
+    def _not_found(self, answer: HttpResponse, operation: str) -> ProviderError:
+        """Say what a 404 on something of this sandbox means: that alone proves nothing."""
+        if self._is_gone(operation):
+            return gone(self._ref, NAME, operation=operation)
+        return self._api.error(answer, operation=operation)
 
     def _did_not_run(self, answer: HttpResponse) -> ProviderError:
         """Say why a toolbox refused a request, by what the control plane knows of the sandbox."""
