@@ -291,7 +291,8 @@ class SandboxConfig(_Model):
         ports: Ports to be reachable from outside.
         resources: Size of the machine.
         purpose: Free text for the record, at most 200 characters, e.g. ``"dataset-import"``.
-        params: JSON stored with the record; the key ``ekairos`` is reserved.
+        params: JSON stored with the record; the keys ``ekairos``, ``error`` and the provider's
+            name are reserved.
         env: Environment of every command. Kept inside the sandbox, not in the record.
         env_from: Names of variables taken from the caller's environment, at creation and again
             at recreation.
@@ -323,6 +324,13 @@ class SandboxConfig(_Model):
     def _provider(cls, value: str | None) -> str | None:
         if value is not None and not PROVIDER_NAME.fullmatch(value):
             raise ValueError("is not a provider name: lower-case letters, digits, '-' and '_'")
+        return value
+
+    @field_validator("runtime", "purpose")
+    @classmethod
+    def _text(cls, value: str | None) -> str | None:
+        if value is not None and "\0" in value:
+            raise ValueError("holds a NUL character")
         return value
 
     @field_validator("env")

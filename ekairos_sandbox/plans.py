@@ -63,6 +63,10 @@ class Plan:
         return same and sorted(state.withheld) == sorted(self.withheld)
 
 
+_SHOWN_DEPTH = 10
+"""How far into a value an error's place is told."""
+
+
 def parse_config(config: SandboxConfig | Mapping[str, Any] | None, **fields: Any) -> SandboxConfig:
     """Return a config from a model or mapping, with single fields on top.
 
@@ -92,6 +96,11 @@ def make_plan(config: SandboxConfig, registry: PluginRegistry, environ: Mapping[
     name = config.provider or default_provider(environ)
     cls = registry.provider_class(name)
     options = _options(cls, name, config.sections)
+    if taken := sorted({name, "error"} & config.params.keys()):
+        raise ConfigurationError(
+            f"params must not hold the key {taken[0]!r}: the record keeps what belongs to the "
+            "sandbox itself there"
+        )
     support = cls.field_support(options)
     for config_field, value in used_fields(config).items():
         how = support.get(config_field, FieldSupport("recorded"))
@@ -179,7 +188,7 @@ def describe(error: ValidationError) -> str:
     """Say which fields are wrong and why, without their values."""
     problems = []
     for item in error.errors(include_input=False, include_url=False, include_context=False):
-        where = ".".join(str(part) for part in item["loc"]) or "it"
+        where = ".".join(str(part) for part in item["loc"][:_SHOWN_DEPTH]) or "it"
         problems.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
     return "; ".join(problems)
 

@@ -98,8 +98,8 @@ def _call(
     command_id: str | None,
     no_recreate: bool,
 ) -> dict[str, Any]:
-    """Return the arguments of the service's verb."""
-    from ekairos_sandbox.jobs.spec import new_command_id
+    """Return the arguments of the service's verb; our standard input is read now."""
+    from ekairos_sandbox.jobs.spec import SpooledInput, new_command_id
 
     if cwd == "":
         raise click.UsageError("--cwd is empty: leave it out for the sandbox's home")
@@ -108,7 +108,7 @@ def _call(
     return {
         "command": words[0] if shell else words,
         "shell": shell,
-        "stdin": our_input() if stdin else None,
+        "stdin": SpooledInput.from_any(our_input()) if stdin else None,
         "cwd": cwd,
         "env": dict(env),
         "timeout_s": timeout,
@@ -131,9 +131,9 @@ def run(
     Its output is shown as it comes. Ctrl-C ends the command. Standard input is empty unless
     --stdin is given.
     """
-    call = _call(words, **options)
     output = render.GuestOutput(raw=raw)
     with session.service() as service, refused_values():
+        call = _call(words, **options)
         try:
             result = service.run_command(
                 sandbox_id, on_output=None if session.json else output.write, **call
@@ -162,9 +162,8 @@ def start(session: Session, /, sandbox_id: str, words: tuple[str, ...], **option
 
     It goes on by itself; `logs` and `wait` find it again from anywhere.
     """
-    call = _call(words, **options)
     with session.service() as service, refused_values():
-        command = service.start_command(sandbox_id, **call)
+        command = service.start_command(sandbox_id, **_call(words, **options))
     if session.json:
         render.print_json({"sandbox_id": command.sandbox_id, "command_id": command.command_id})
     else:

@@ -108,6 +108,7 @@ def _variables(environ: Mapping[str, str]) -> Finding:
 
 def _store(session: Session) -> Finding:
     from ekairos_sandbox.repository.sqlite import SqliteSandboxRepository
+    from ekairos_sandbox.repository.sqlite_file import refuse_world_writable
 
     try:
         local_only = session.store_setting().local_only
@@ -118,6 +119,8 @@ def _store(session: Session) -> Finding:
             where = f"SQLite file {repository.path}"
             if not repository.path.exists():
                 where += ", which is made at its first use"
+                if repository.path.parent.exists():
+                    refuse_world_writable(repository.path.parent)
             else:
                 # A copied file can be read; that it may not act is worth knowing.
                 repository.check(acting=True)

@@ -197,7 +197,7 @@ def _open(path: Path) -> sqlite3.Connection:
         # SQLite would make it with the umask's permissions. A file that exists must not be opened
         # here: closing it would drop the locks that SQLite holds on it in other threads.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    _refuse_world_writable(path)
+    refuse_world_writable(path)
     db = sqlite3.connect(
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
@@ -216,16 +216,23 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _prepare_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _refuse_world_writable(folder)
+    refuse_world_writable(folder)
 
 
-def _refuse_world_writable(path: Path) -> None:
-    if os.name == "posix" and path.stat().st_mode & stat.S_IWOTH:
-        what = "folder of the record file" if path.is_dir() else "record file"
-        raise ConfigurationError(
-            f"the {what} {path} can be written by everybody",
-            hint=f"chmod o-w {path}, or choose another with EKAIROS_SANDBOX_STORE",
-        )
+def refuse_world_writable(path: Path) -> None:
+    """Refuse a record file, or the folder of one, that everybody on this machine may write.
+
+    Raises:
+        ConfigurationError: It can be written by everybody.
+    """
+    if os.name != "posix" or not (mode := path.stat().st_mode) & stat.S_IWOTH:
+        return
+    what = "folder of the record file" if path.is_dir() else "record file"
+    hint = "choose another with EKAIROS_SANDBOX_STORE"
+    # What is sticky, such as /tmp, is meant to be everybody's.
+    if not mode & stat.S_ISVTX:
+        hint = f"chmod o-w {path}, or {hint}"
+    raise ConfigurationError(f"the {what} {path} can be written by everybody", hint=hint)
 
 
 def _migrate(db: sqlite3.Connection, path: Path) -> None:

@@ -225,3 +225,19 @@ def test_doctor_works_where_nothing_is_set_up(cli: CommandLine) -> None:
     assert status_of(done.out)["record store"] == "warn"
     assert "Traceback" not in done.stderr
     assert not list(Path(cli.home).glob("**/*.db"))
+
+
+def test_doctor_refuses_a_place_where_the_record_file_would_be_refused(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    monkeypatch.setenv("EKAIROS_SANDBOX_STORE", f"sqlite:///{shared}/records.db")
+    for mode, advice in ((0o1777, "choose another with"), (0o777, f"chmod o-w {shared}, or")):
+        shared.chmod(mode)
+        done = cli("doctor", "--provider", "folder")
+        assert done.code == 112
+        assert status_of(done.out)["record store"] == "fail"
+        assert advice in done.out
+        assert ("chmod" in done.out) == (mode == 0o777)
+    assert list(shared.iterdir()) == []

@@ -152,6 +152,18 @@ def test_ctrl_c_ends_the_command_and_the_shells_loop(terminal: Terminal, cli: Co
 
 @needs_tmux
 @pytest.mark.slow
+def test_ctrl_c_while_input_is_typed_tells_of_no_command(terminal: Terminal) -> None:
+    terminal.type("clear; ekairos-sandbox run -i $ID -- cat")
+    terminal.wait_for(lambda screen: "Ctrl-D" in screen)
+    terminal.type("hello")
+    terminal.press("C-c")
+    screen = terminal.wait_for(lambda screen: "error: interrupted" in screen)
+    assert "was told to end" not in screen
+    assert terminal.run("ekairos-sandbox ps $ID").splitlines()[1:] == []
+
+
+@needs_tmux
+@pytest.mark.slow
 def test_a_transfer_shows_a_bar_and_then_one_line(terminal: Terminal, cli: CommandLine) -> None:
     big = cli.home / "big"
     with big.open("wb") as file:

@@ -432,3 +432,20 @@ def test_params_with_a_nul_character_are_refused() -> None:
         with pytest.raises(ConfigurationError, match="params: holds a NUL character"):
             parse_config({"params": params})
     assert parse_config({"params": {"a": "\\u0000"}}).params == {"a": "\\u0000"}
+
+
+@pytest.mark.parametrize("field", ["purpose", "runtime"])
+@pytest.mark.parametrize("text", ["a\0b", "half \ud800"])
+def test_text_that_not_every_store_can_keep_is_refused(field: str, text: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{field}: "):
+        parse_config({field: text})
+
+
+def test_the_place_of_an_error_is_told_in_few_words() -> None:
+    deep: dict[str, Any] = {}
+    inner = deep
+    for _ in range(900):
+        inner["a"] = inner = {}
+    with pytest.raises(ConfigurationError) as caught:
+        parse_config({"params": deep})
+    assert len(str(caught.value)) < 300

@@ -252,6 +252,13 @@ def test_a_refused_field_is_an_error_with_the_reason() -> None:
     assert (caught.value.provider, caught.value.operation) == ("stub", "create")
 
 
+@pytest.mark.parametrize("key", ["stub", "error"])
+def test_params_do_not_hold_what_the_record_would_overwrite(key: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"must not hold the key '{key}'"):
+        plan(params={key: 1})
+    assert plan(params={"other": 1}).config.params == {"other": 1}
+
+
 def test_recorded_and_enforced_fields_are_stored() -> None:
     made = plan(timeout_ms=5000, resources={"vcpus": 2}, runtime="python3.12")
     assert made.stored == {

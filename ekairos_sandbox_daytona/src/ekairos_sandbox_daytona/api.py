@@ -173,11 +173,19 @@ class DaytonaApi(ProviderApi):
 
     @contextmanager
     def execute(
-        self, toolbox: str, sandbox_id: str, command: str, *, timeout_s: float
+        self,
+        toolbox: str,
+        sandbox_id: str,
+        command: str,
+        variables: dict[str, str],
+        *,
+        timeout_s: float,
     ) -> Iterator[HttpStream]:
         """Run a command in a sandbox, once, and return the answer while it is coming."""
         # The service ends a command that the client does not wait for any more.
-        request = self.sdk.toolbox.ExecuteRequest(command=command, timeout=int(timeout_s) + 1)
+        request = self.sdk.toolbox.ExecuteRequest(
+            command=command, envs=variables, timeout=int(timeout_s) + 1
+        )
         built = self.sdk.build("ProcessApi", "execute_command", request)
         with self.toolbox(toolbox).stream(
             built.method,

@@ -19,7 +19,7 @@ from ekairos_sandbox.exceptions import (
 from ekairos_sandbox.http import HttpResponse
 from ekairos_sandbox.provider import Connection, Ownership, SandboxRef, gone
 from ekairos_sandbox.results import PreviewUrl
-from ekairos_sandbox.shell.quoting import printf_format, quote
+from ekairos_sandbox.shell.variables import in_variables
 from ekairos_sandbox_daytona.api import NAME, DaytonaApi, body_of
 from ekairos_sandbox_daytona.control import ControlPlane
 from ekairos_sandbox_daytona.files import ToolboxFiles
@@ -78,11 +78,14 @@ class DaytonaConnection(Connection):
     def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
         """Run a script; see ``Connection.shell``.
 
-        Daytona pipes the text to whatever shell the image has and answers both streams as one
-        JSON string, in which bytes that are no UTF-8 are replaced.
+        Daytona pipes a command's text to whatever shell the image has, and answers both streams as
+        one JSON string, in which bytes that are no UTF-8 are replaced. Shells read such a text
+        byte by byte, so it is short, and the script is in variables of the command.
         """
+        text, variables = in_variables(script)
+        command = f"exec /bin/sh -c '{text}' </dev/null 2>/dev/null\n"
         with self._api.execute(
-            self._toolbox, self.external_id, _command(script), timeout_s=timeout_s
+            self._toolbox, self.external_id, command, variables, timeout_s=timeout_s
         ) as answer:
             body = bytearray()
             # In JSON a line's end takes two bytes; what needs far more room is none of ours.
@@ -120,14 +123,18 @@ class DaytonaConnection(Connection):
 
     def preview_url(self, port: int) -> PreviewUrl:
         """Say where a port can be reached; the token is good until the next start."""
+        operation = "preview_url"
         answer = self._api.ask(
             "SandboxApi",
             "get_port_preview_url",
             self.external_id,
             port,
-            operation="preview_url",
+            operation=operation,
+            accept=(200, 404),
         )
-        body = body_of(answer, operation="preview_url")
+        if answer.status == 404:
+            raise self._not_found(answer, operation)
+        body = body_of(answer, operation=operation)
         token = body.get("token") or None
         headers = (("X-Daytona-Preview-Token", token),) if token else ()
         return PreviewUrl(str(body.get("url")), token, headers)
@@ -139,13 +146,15 @@ class DaytonaConnection(Connection):
         that the idle stop begins anew; it is not put off any further.
         """
         operation = "extend_timeout"
-        self._api.ask(
+        answer = self._api.ask(
             "SandboxApi",
             "update_last_activity",
             self.external_id,
             operation=operation,
-            accept=(200, 201, 204),
+            accept=(200, 201, 204, 404),
         )
+        if answer.status == 404:
+            raise self._not_found(answer, operation)
         box = ControlPlane(self._api).by_id(self.external_id, operation=operation)
         if box is None:
             raise gone(self._ref, NAME, operation=operation)
@@ -176,7 +185,19 @@ class DaytonaConnection(Connection):
             return client.get(self.external_id)
         except sdk.DaytonaError as error:
             problem = _sdk_problem(error, self._api.sdk.version)
+        if not isinstance(problem, UnsupportedOperationError) and self._is_gone("native"):
+            problem = gone(self._ref, NAME, operation="native")
         raise problem
+
+    def _is_gone(self, operation: str) -> bool:
+        box = ControlPlane(self._api).by_id(self.external_id, operation=operation)
+        return box is None or state_of(box) in GONE
+
+    def _not_found(self, answer: HttpResponse, operation: str) -> ProviderError:
+        """Say what a 404 on something of this sandbox means: that alone proves nothing."""
+        if self._is_gone(operation):
+            return gone(self._ref, NAME, operation=operation)
+        return self._api.error(answer, operation=operation)
 
     def _did_not_run(self, answer: HttpResponse) -> ProviderError:
         """Say why a toolbox refused a request, by what the control plane knows of the sandbox."""
@@ -194,16 +215,6 @@ class DaytonaConnection(Connection):
         return ProviderUnavailableError(
             error.message, provider=NAME, operation="shell", status=answer.status
         )
-
-
-def _command(script: bytes) -> str:
-    """Return a script as one word for whatever shell reads it, zsh included."""
-    try:
-        word = quote(script).decode()
-    except UnicodeDecodeError:
-        # JSON holds text alone.
-        word = f'"$(printf {printf_format(script).decode()})"'
-    return f"exec /bin/sh -c {word} </dev/null 2>/dev/null\n"
 
 
 def _output(answer: HttpResponse) -> bytes:

@@ -31,9 +31,9 @@ class VolumeMount(ProviderOptions):
     Attributes:
         volume_id: Id of an existing volume.
         volume_name: Or its name; it is made if there is none.
-        mount_path: Absolute path. Not at or above the folder in which jobs are kept, which must
-            live exactly as long as the sandbox.
-        subpath: Folder in the volume to mount; None: all of it.
+        mount_path: Absolute path. Not at, above or below the folder in which jobs are kept, which
+            must live exactly as long as the sandbox.
+        subpath: Folder in the volume to mount, such as ``"a/b"``; None: all of it.
     """
 
     volume_id: str | None = None
@@ -52,6 +52,13 @@ class VolumeMount(ProviderOptions):
     def _absolute(cls, path: str) -> str:
         if not path.startswith("/") or path.startswith("//") or posixpath.normpath(path) != path:
             raise ValueError("must be an absolute, normalised path")
+        return path
+
+    @field_validator("subpath")
+    @classmethod
+    def _inside(cls, path: str | None) -> str | None:
+        if path is not None and (path.startswith("/") or {"", ".", ".."} & {*path.split("/")}):
+            raise ValueError("must be a relative, normalised path inside the volume")
         return path
 
 
@@ -103,7 +110,7 @@ class DaytonaOptions(ProviderOptions):
 
     name: str | None = None
     language: Literal["python", "javascript", "typescript"] | None = None
-    snapshot: str | None = None
+    snapshot: str | None = Field(default=None, min_length=1)
     image: Any = None
     declarative: DeclarativeImage | None = None
     env_vars: dict[str, str] = not_stored(default_factory=dict)
@@ -115,7 +122,7 @@ class DaytonaOptions(ProviderOptions):
     auto_archive_interval_min: int | None = Field(default=None, ge=0)
     auto_delete_interval_min: int | None = Field(default=None, ge=-1)
     allow_idle_stop: bool = False
-    user: str | None = None
+    user: str | None = Field(default=None, min_length=1)
     volumes: tuple[VolumeMount, ...] = ()
     network_block_all: bool | None = None
     network_allow_list: tuple[str, ...] = ()
@@ -131,7 +138,7 @@ class DaytonaOptions(ProviderOptions):
     @field_validator("image")
     @classmethod
     def _name_or_image(cls, image: Any) -> Any:
-        if image is None or isinstance(image, (str, SdkImage)):
+        if image is None or isinstance(image, SdkImage) or (isinstance(image, str) and image):
             return image
         if callable(getattr(image, "dockerfile", None)):
             return SdkImage(image)
@@ -153,10 +160,14 @@ class DaytonaOptions(ProviderOptions):
             raise ValueError("takes one of snapshot, image and declarative")
         if self.ephemeral and self.auto_delete_interval_min not in (None, 0):
             raise ValueError("ephemeral means auto_delete_interval_min=0")
+        paths = [mount.mount_path for mount in self.volumes]
+        if len(paths) != len(set(paths)):
+            raise ValueError("must not mount two volumes at one path")
         homes = {*_HOMES, f"/home/{self.user or 'daytona'}"}
         for mount in self.volumes:
             for home in homes:
-                if f"{job_root(home)}/".startswith(mount.mount_path.rstrip("/") + "/"):
+                jobs, at = f"{job_root(home)}/", mount.mount_path.rstrip("/") + "/"
+                if jobs.startswith(at) or at.startswith(jobs):
                     raise ValueError(
                         f"must not mount a volume at {mount.mount_path}: what is kept below "
                         f"{job_root(home)} must live exactly as long as the sandbox"

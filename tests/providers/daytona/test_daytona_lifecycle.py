@@ -383,6 +383,31 @@ def test_a_preview_url_comes_with_a_token_that_no_repr_shows(
     assert token not in repr(preview)
 
 
+@pytest.mark.parametrize("verb", ["preview_url", "extend_timeout", "native"])
+def test_a_verb_on_a_deleted_sandbox_says_that_it_is_gone(
+    server: DaytonaServer, service: RaisingService, verb: str
+) -> None:
+    sandbox = service.create_sandbox(provider="daytona", timeout_ms=600_000)
+    server.set_state(server.alive()[0].name, "destroyed")
+    arguments = {"preview_url": (3000,), "extend_timeout": (900_000,)}.get(verb, ())
+    with pytest.raises(SandboxGoneError):
+        getattr(sandbox, verb)(*arguments)
+    assert sandbox.record().status == "shutdown"
+
+
+@pytest.mark.parametrize("path", ["ports/3000/preview-url", "last-activity"])
+def test_a_404_on_a_part_of_a_sandbox_that_exists_is_no_proof(
+    server: DaytonaServer, service: RaisingService, path: str
+) -> None:
+    sandbox = service.create_sandbox(provider="daytona", timeout_ms=600_000)
+    body = {"statusCode": 404, "message": "Sandbox not found"}
+    server.faults.add("answer", "*", f".*/{path}", status=404, body=body, times=FOR_EVER)
+    with pytest.raises(ProviderError) as caught:
+        sandbox.preview_url(3000) if "preview" in path else sandbox.extend_timeout(900_000)
+    assert not isinstance(caught.value, SandboxGoneError)
+    assert sandbox.record().status == "active"
+
+
 def test_missing_settings_are_named(server: DaytonaServer) -> None:
     for environ, missing in (
         ({}, "DAYTONA_API_URL"),

@@ -261,6 +261,19 @@ def test_mounts_are_logged_on_demand(
         {"volumes": [{"volume_id": "a", "mount_path": "/home/daytona/.local"}]},
         {"volumes": [{"volume_id": "a", "mount_path": "/root/.local/state"}]},
         {"volumes": [{"volume_id": "a", "mount_path": "/home/me"}], "user": "me"},
+        {"volumes": [{"volume_id": "a", "mount_path": "/root/.local/state/ekairos-sandbox/jobs"}]},
+        {
+            "volumes": [
+                {"volume_id": "a", "mount_path": "/d"},
+                {"volume_id": "b", "mount_path": "/d"},
+            ]
+        },
+        {"volumes": [{"volume_id": "a", "mount_path": "/data", "subpath": "../b"}]},
+        {"volumes": [{"volume_id": "a", "mount_path": "/data", "subpath": "/b"}]},
+        {"volumes": [{"volume_id": "a", "mount_path": "/data", "subpath": ""}]},
+        {"snapshot": ""},
+        {"image": ""},
+        {"user": ""},
         {"nonsense": 1},
     ],
     ids=str,

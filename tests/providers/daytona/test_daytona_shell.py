@@ -67,6 +67,17 @@ def test_neither_script_nor_environment_is_in_a_url(
         assert "hush" not in str(seen.headers)
 
 
+def test_the_text_that_shells_read_byte_by_byte_is_short_and_holds_no_script(
+    server: DaytonaServer, sandbox: RaisingSandbox
+) -> None:
+    result = sandbox.run_command("env", env={"SECRET": "hush-4711"}, stdin=b"x" * 90_000).check()
+    assert "SECRET=hush-4711" in result.output.splitlines()
+    assert "EKAIROS_SCRIPT" not in result.output
+    texts = server.toolbox.commands
+    assert max(map(len, texts)) < 200
+    assert [text for text in texts if "hush" in text] == []
+
+
 @pytest.mark.parametrize("shell", ["bash", "dash", "zsh", "busybox"])
 def test_scripts_are_the_same_whatever_shell_daytona_pipes_them_to(shell: str) -> None:
     found = shutil.which(shell)
