@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from helpers.race import LaterClock
 from servers.instantdb.sandbox_schema import SANDBOX_SCHEMA
 from servers.instantdb.server import InstantServer
@@ -160,3 +161,4 @@ SITES: Mapping[str, Callable[[], AbstractContextManager[Site]]] = {
     "local": local_site,
     "sprites": sprites_site,
 }
+SITE_PARAMS = ["local", pytest.param("sprites", marks=pytest.mark.slow)]

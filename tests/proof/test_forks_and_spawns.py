@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from helpers.sites import SITES, Site
+from helpers.sites import SITE_PARAMS, SITES, Site
 
 from ekairos_sandbox import Sandbox, SandboxService
 
@@ -58,7 +58,7 @@ service.close()
 ID = "7c2f3a52-8d5c-4a53-9d6a-4d1f6f2d8f11"
 
 
-@pytest.fixture(params=SITES)
+@pytest.fixture(params=SITE_PARAMS)
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     with SITES[request.param]() as made:
         yield made

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.sites import SITES, Site
+from helpers.sites import SITE_PARAMS, SITES, Site
 
 pytest.importorskip("ekairos_sandbox_local.plugin")
 
@@ -26,7 +26,7 @@ ENDINGS = {
     ),
     "output that is followed no further": (
         f"command = service.start_command(ID, {SLOW})\n"
-        "output = command.output(follow=True); next(output)"
+        "output = command.chunks(follow=True); next(output)"
     ),
     "threads that nobody waits for": (
         "def run(): service.run_command(ID, 'sleep 1', shell=True)\n"
@@ -55,7 +55,7 @@ ENDINGS = {
 }
 
 
-@pytest.fixture(scope="module", params=SITES)
+@pytest.fixture(scope="module", params=SITE_PARAMS)
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     with SITES[request.param]() as made:
         yield made
@@ -124,7 +124,7 @@ def test_many_uses_in_one_program_leave_no_descriptor_and_no_thread(site: Site) 
         "        one.raising.run_command(ID, 'true')\n"
         "        one.raising.write_files(ID, {'a': b'x'})\n"
         "        try:\n"
-        "            with one.raising.stream_command(ID, 'echo a; sleep 9', shell=True) as stream:\n"
+        "            with one.raising.stream_command(ID, ['cat', '/dev/zero']) as stream:\n"
         "                next(stream); raise KeyboardInterrupt\n"
         "        except KeyboardInterrupt: pass\n"
         "def counts(): return len(os.listdir('/proc/self/fd')), threading.active_count()\n"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 import pytest
-from helpers.sites import SITES, Site
+from helpers.sites import SITE_PARAMS, SITES, Site
 from helpers.stops import ID, OPERATIONS, Side, Stops, carry_out, check, watch_requests
 
 from ekairos_sandbox import RaisingService
@@ -19,7 +19,7 @@ pytest.importorskip("ekairos_sandbox_local.plugin")
 SIDES: tuple[Side, Side] = ("before", "after")
 
 
-@pytest.fixture(scope="module", params=SITES)
+@pytest.fixture(scope="module", params=SITE_PARAMS)
 def site(request: pytest.FixtureRequest) -> Iterator[Site]:
     with SITES[request.param]() as made:
         yield made
