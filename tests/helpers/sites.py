@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.race import LaterClock
+from helpers.arenas import LaterClock
 from servers.instantdb.sandbox_schema import SANDBOX_SCHEMA
 from servers.instantdb.server import InstantServer
 from servers.sprites.server import SpritesServer
