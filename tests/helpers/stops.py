@@ -76,7 +76,7 @@ class Stops(Faults):
         cls = PluginRegistry().provider_class(site.provider)
         provider = cls(ProviderContext(environ=site.environ))
         return site.service(
-            around_store=lambda store: SteppedStore(store, self),  # type: ignore[arg-type]
+            around_store=lambda store: SteppedStore(store, self.step),
             providers=(faulty(provider, self),),
         )
 
