@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -206,6 +206,9 @@ class ProviderContext:
     proxies: Mapping[str, str] | None = field(default=None, repr=False)
     verify: bool | str = True
     allow_http: bool = False
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("the context of a provider is not pickled, as it holds credentials")
 
 
 class StatedLimit(Protocol):
