@@ -20,7 +20,7 @@ from servers.loopback import LoopbackService
 from servers.sprites.server import SpritesServer
 from servers.vercel.server import VercelServer
 
-LEFT_S = 30.0
+LEFT_S = 120.0
 HOUR_S = 3600.0
 
 

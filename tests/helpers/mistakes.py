@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from ekairos_sandbox import raising, reconcile
+from collections.abc import Callable
+from typing import Any
+
+from ekairos_sandbox import reconcile
 from ekairos_sandbox.jobs.spec import JobSpec, new_command_id
 from ekairos_sandbox.lifecycle.ending import Ending
 
 
 def repeats_commands() -> None:
     """A command that is asked for again is another one."""
-    vars(raising)["JobSpec"] = lambda command_id, **rest: JobSpec(new_command_id(), **rest)
+    make: Callable[..., None] = JobSpec.__init__
+
+    def make_new(spec: JobSpec, command_id: str, **rest: Any) -> None:
+        make(spec, new_command_id(), **rest)
+
+    JobSpec.__init__ = make_new  # type: ignore[method-assign,assignment]
 
 
 def leaves_what_was_made() -> None:

@@ -275,12 +275,15 @@ def _check_answer(world: World, operation: Operation, error: BaseException | Non
     elif isinstance(error, SandboxError) and error.outcome == "failed":
         assert effects == 0, f"it ran, and was said not to have: {error!r}"
     if isinstance(error, OutcomeUnknownError):
-        # What was sent to a sandbox that turns out to be gone may have run in it.
-        unsure = any(
-            (what, kind) == ("shell", kind) and kind not in (None, "refused")
-            for what, kind in world.steps.trace
-        )
-        known = not unsure or operation.before is not _lost
+        # What was sent to a sandbox that turns out to be gone may have run in it; and where it
+        # cannot be started again just now, that cannot be found out just now.
+        faults = [(what, kind) for what, kind in world.steps.trace if kind is not None]
+        unsure = [
+            number
+            for number, (what, kind) in enumerate(faults, 1)
+            if what == "shell" and kind != "refused"
+        ]
+        known = not unsure or (operation.before is not _lost and unsure[0] == len(faults))
         assert not known, f"could have been found out: {error!r}"
 
 
