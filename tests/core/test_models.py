@@ -45,6 +45,7 @@ MINIMAL: dict[str, Any] = {"id": UUID, "provider": "local", "status": "active", 
 
 few = settings(max_examples=40, deadline=None)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+storable = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 json_values = st.recursive(
     st.none()
     | st.booleans()
@@ -381,10 +382,10 @@ def test_a_config_is_immutable() -> None:
             {},
             optional={
                 "provider": st.from_regex(r"[a-z][a-z0-9_-]{0,39}", fullmatch=True),
-                "runtime": texts.filter(bool),
+                "runtime": storable.filter(bool),
                 "timeout_ms": st.integers(1000, 2**43),
                 "ports": st.lists(st.integers(1, 65535), unique=True, max_size=4),
-                "purpose": texts,
+                "purpose": storable,
                 "params": st.dictionaries(texts, json_values, max_size=3).filter(
                     lambda params: "ekairos" not in params and r"\u0000" not in json.dumps(params)
                 ),
