@@ -101,7 +101,7 @@ class SpritesConnection(Connection):
         self._settings = settings
         self._ref = ref
         self.clock = api.clock
-        self.file_api = SpriteFiles(api, ref.name, self._existing)
+        self.file_api = SpriteFiles(api, ref.name, self._existing, self._wake)
 
     def shell(self, script: bytes, *, timeout_s: float, max_bytes: int) -> bytes:
         """Run a script as the standard input of a shell inside; see ``Connection.shell``.
@@ -242,6 +242,9 @@ class SpritesConnection(Connection):
 
     def _is_it(self, sprite: Sprite) -> bool:
         return self._ref.data.get("id") in (None, sprite.id)
+
+    def _wake(self) -> None:
+        self.shell(b"true\n", timeout_s=30.0, max_bytes=1024)
 
     @contextlib.contextmanager
     def _existing(self, operation: str) -> Iterator[None]:

@@ -26,15 +26,27 @@ class SpriteFiles:
     part_bytes = PART_BYTES
     private = True
 
-    def __init__(self, api: SpritesApi, name: str, existing: Existing) -> None:
+    def __init__(
+        self, api: SpritesApi, name: str, existing: Existing, wake: Callable[[], object]
+    ) -> None:
         self._api = api
         self._name = name
         self._existing = existing
+        self._wake = wake
 
     def put(self, path: str, part: Pieces) -> None:
-        """Make a file of mode 0600, with its parents."""
+        """Make a file of mode 0600, with its parents.
+
+        File requests to a sprite that sleeps have been seen to hang, while a command wakes it: so
+        one goes before each repetition.
+        """
+        attempts = 0
 
         def once() -> None:
+            nonlocal attempts
+            attempts += 1
+            if attempts > 1:
+                self._wake()
             answer = self._api.call(
                 "PUT",
                 sprite_path(self._name, "fs", "write"),

@@ -173,3 +173,14 @@ def test_a_relative_path_belongs_to_the_home(box: SpritesConnection, home: Path)
 
 def test_a_file_without_a_size_is_read(box: SpritesConnection) -> None:
     assert b"".join(box.read_file("/proc/self/status")).startswith(b"Name:")
+
+
+def test_a_write_that_hangs_because_the_sprite_sleeps_wakes_it(
+    box: SpritesConnection, home: Path, server: SpritesServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(box._api.http, "_timeout_s", (5.0, 0.5))
+    server.machine("one").go_cold()
+    server.switches.cold_fs_hangs_s = 600
+    assert box.write_file(f"{home}/big", pieces(BIG)) == 2_500_000
+    assert (home / "big").read_bytes() == BIG
+    assert names(home) == ["big"]
