@@ -49,7 +49,7 @@ check: lint types
 	$(BIN)/pytest -m "(packaging or oracle) and not live and not soak"
 
 soak: $(VENV)/.ready
-	$(BIN)/pytest -m soak -s
+	$(BIN)/pytest -n 2 --dist loadgroup -m soak -rP
 
 format: $(VENV)/.ready
 	$(BIN)/ruff check --fix .

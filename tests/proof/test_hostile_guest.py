@@ -19,6 +19,7 @@ from ekairos_sandbox.exceptions import OutcomeUnknownError, TransferError
 from ekairos_sandbox.raising import RaisingSandbox
 
 pytest.importorskip("ekairos_sandbox_local.plugin")
+pytestmark = pytest.mark.slow
 
 ID = "7f5f3a52-8d5c-4a53-9d6a-4d1f6f2d8f11"
 JOB = "cd .local/state/ekairos-sandbox/jobs/$EKAIROS_JOB && "

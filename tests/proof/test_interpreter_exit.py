@@ -13,6 +13,7 @@ import pytest
 from helpers.sites import SITE_PARAMS, SITES, Site
 
 pytest.importorskip("ekairos_sandbox_local.plugin")
+pytestmark = pytest.mark.slow
 
 ID = "7e4f3a52-8d5c-4a53-9d6a-4d1f6f2d8f11"
 SLOW = "'echo begun; sleep 1; echo ended', shell=True, command_id='job'"
