@@ -64,7 +64,7 @@ def test_without_options_a_sandbox_is_ephemeral_and_all_else_is_daytonas_default
         ({"network_block_all": True}, {"networkBlockAll": True}),
         ({"network_allow_list": ("10.0.0.0/8", "1.1.1.1/32")},
          {"networkAllowList": "10.0.0.0/8,1.1.1.1/32"}),
-        ({"domain_allow_list": ("pypi.org",)}, {"domainAllowList": "pypi.org"}),
+        ({"domain_allow_list": ("example.org",)}, {"domainAllowList": "example.org"}),
         ({"image": "alpine:3.20"}, {"buildInfo": {"dockerfileContent": "FROM alpine:3.20\n"}}),
     ],
     ids=lambda value: next(iter(value)),
@@ -305,5 +305,5 @@ def test_an_option_that_the_installed_sdk_does_not_know_is_refused(
         Sdk, "has", lambda self, model, name: name != "domain_allow_list" and has(self, model, name)
     )
     with pytest.raises(UnsupportedOperationError, match=r"domain_allow_list.*pip install"):
-        service.create_sandbox(provider="daytona", daytona={"domain_allow_list": ["pypi.org"]})
+        service.create_sandbox(provider="daytona", daytona={"domain_allow_list": ["example.org"]})
     assert server.alive() == []
