@@ -232,8 +232,10 @@ def test_a_program_that_is_not_there_is_refused(client: Client) -> None:
 
 def test_a_detached_command_is_followed_killed_and_listed_newest_first(client: Client) -> None:
     client.create()
-    first = client.run("echo a; sleep 60").json()["command"]
-    second = client.run("true").json()["command"]
+    first = client.run("echo a; true >begun; sleep 60").json()["command"]
+    # It ends when the first has written its line.
+    second = client.run("until [ -e begun ]; do sleep 0.01; done", wait=True)
+    second = records(second)[0]["command"]
     listed = client.in_session("/cmd", method="GET").json()["commands"]
     assert [command["id"] for command in listed] == [second["id"], first["id"]]
     assert client.in_session(f"/cmd/{first['id']}/kill", {"signal": 15}).status_code == 200
