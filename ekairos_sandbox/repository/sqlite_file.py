@@ -18,6 +18,7 @@ from ekairos_sandbox.exceptions import (
     SchemaError,
 )
 from ekairos_sandbox.forks import pause_for_fork
+from ekairos_sandbox.repository.file_identity import file_identity
 
 T = TypeVar("T")
 
@@ -186,9 +187,8 @@ def set_meta(db: sqlite3.Connection, key: str, value: str) -> None:
 
 def place(path: Path) -> str:
     """Return where a file stands, so that a copy of it is told from it."""
-    info = path.stat()
     # Not the device: its number changes with reboots on some file systems.
-    return f"{path.resolve()} {info.st_ino}"
+    return f"{path.resolve()} {file_identity(path)}"
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -33,6 +33,7 @@ from ekairos_sandbox.exceptions import (
 )
 from ekairos_sandbox.models import RecordQuery, SandboxRecord
 from ekairos_sandbox.repository import sqlite_file
+from ekairos_sandbox.repository.file_identity import file_identity
 from ekairos_sandbox.repository.sqlite import SqliteSandboxRepository
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
@@ -854,6 +855,16 @@ def test_the_untouched_file_passes_the_check(repository: SqliteSandboxRepository
     repository.check()
     repository.close()
     repository.check()
+
+
+def test_a_file_in_the_place_of_another_is_not_taken_for_it(tmp_path: Path) -> None:
+    # File systems give the number of an inode to the next file at once.
+    path, seen = tmp_path / "file", set()
+    for _ in range(3):
+        path.write_bytes(b"")
+        seen.add(file_identity(path))
+        path.unlink()
+    assert len(seen) == 3
 
 
 @pytest.mark.parametrize("copied", [True, False])
