@@ -277,6 +277,8 @@ class Creation:
                     raise
                 made, record = record, self._ledger.get(record.id)
                 if incarnation_of(record) == incarnation and record.status == "active":
+                    if state_of(record).home is None:
+                        continue  # stopped and started again by others, who have yet to prepare it
                     return self._ledger.live(record, provider, connection)
                 if incarnation_of(record) != incarnation or record.status not in (
                     "creating",

@@ -119,6 +119,8 @@ def tried(folder: Path, step: int) -> tuple[int, dict[str, list[str]]]:
 @pytest.mark.parametrize("step", [40, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore:Pydantic serializer")
+# In a finalizer nobody can hear of it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_at_any_point_of_a_creation_leaves_nothing_that_nobody_knows(step: int) -> None:
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory) as folder:
