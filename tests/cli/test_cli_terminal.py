@@ -100,7 +100,7 @@ def terminal(cli: CommandLine, sandbox: str, tmp_path: Path) -> Iterator[Termina
     program.chmod(0o755)
     environ = cli.process_environ(ID=sandbox)
     environ["PATH"] = f"{programs}:{environ['PATH']}"
-    with Terminal(environ, tmp_path) as made:
+    with Terminal(environ) as made:
         yield made
 
 

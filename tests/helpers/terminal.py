@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 import secrets
 import shlex
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 
 class Terminal:
     """A window with a shell in it. Use it as a context manager."""
 
-    def __init__(
-        self, environ: Mapping[str, str], folder: Path, *, width: int = 100, height: int = 30
-    ) -> None:
+    def __init__(self, environ: Mapping[str, str], *, width: int = 100, height: int = 30) -> None:
         self._socket = f"ekairos-test-{secrets.token_hex(6)}"
-        given = {**environ, "TMUX_TMPDIR": str(folder), "TERM": "screen-256color", "PS1": "$ "}
+        # Not below a test's own folder: the path of a socket has 107 bytes at most.
+        self._folder = tempfile.mkdtemp(prefix="ekairos-tmux-")
+        given = {**environ, "TMUX_TMPDIR": self._folder, "TERM": "screen-256color", "PS1": "$ "}
         self._environ = {"LANG": "C.UTF-8", **given}
         self._size = ("-x", str(width), "-y", str(height))
 
@@ -30,6 +31,7 @@ class Terminal:
 
     def __exit__(self, *exc_info: object) -> None:
         self._tmux("kill-server")
+        shutil.rmtree(self._folder)
 
     def type(self, line: str) -> None:
         """Type a line and press Enter."""
