@@ -91,6 +91,7 @@ def test_the_home_of_the_shell_is_used_when_the_provider_names_none(
     assert prepare(shell, epoch="e1", env={}, clock=CLOCK).home == str(tmp_path / "home")
 
 
+@pytest.mark.xdist_group("own-home")  # there is one for each user
 @pytest.mark.parametrize("home", ["", "/no/such/directory", "relative"])
 def test_without_a_home_a_directory_of_the_users_own_is_made(tmp_path: Path, home: str) -> None:
     shell = HostShell(tmp_path, env={"HOME": home})
