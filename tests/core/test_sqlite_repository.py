@@ -862,6 +862,8 @@ def test_a_file_in_the_place_of_another_is_not_taken_for_it(tmp_path: Path) -> N
     path, seen = tmp_path / "file", set()
     for _ in range(3):
         path.write_bytes(b"")
+        if file_identity(path) == str(path.stat().st_ino):
+            pytest.skip("this file system has no lasting handles")
         seen.add(file_identity(path))
         path.unlink()
     assert len(seen) == 3

@@ -21,6 +21,7 @@ from servers.instantdb.server import InstantServer
 
 from ekairos_sandbox import SandboxRecord
 from ekairos_sandbox.provider import Tags
+from ekairos_sandbox.repository.file_identity import file_identity
 from ekairos_sandbox.repository.sqlite import SqliteSandboxRepository
 
 PAST = 1_700_000_000_000
@@ -130,6 +131,8 @@ def test_a_copied_store_is_refused_and_changes_nothing(fleet: Fleet) -> None:
 
 @pytest.mark.slow
 def test_a_restored_backup_is_refused_and_changes_nothing(fleet: Fleet) -> None:
+    if file_identity(fleet.store) == str(fleet.store.stat().st_ino):
+        pytest.skip("this file system gives a file the number of the one before it")
     backup = fleet.home / "backup.db"
     with closing(sqlite3.connect(fleet.store)) as db, closing(sqlite3.connect(backup)) as to:
         db.backup(to)
