@@ -24,7 +24,7 @@ from typing import Any
 
 from ekairos_sandbox.exceptions import ProviderError, ProviderTimeoutError
 from ekairos_sandbox.results import Checkpoint
-from ekairos_sandbox_local import client, copier
+from ekairos_sandbox_local import copier, starting
 from ekairos_sandbox_local.options import LocalOptions
 from ekairos_sandbox_local.state import Meta
 from ekairos_sandbox_local.trees import make_guest_folders, remove_tree
@@ -135,7 +135,7 @@ def _copied(source_of: Path, source: Path, meta: Meta, options: LocalOptions, do
 
 
 def _run_copier(config: dict[str, Any], door: int) -> None:
-    with client.helper("copier", pass_fds=(door,)) as process:
+    with starting.helper("copier", pass_fds=(door,)) as process:
         try:
             answer, _ = process.communicate(marshal.dumps(config), _COPY_S)
         except subprocess.TimeoutExpired:

@@ -1,4 +1,4 @@
-"""The caller's side of a sandbox: find, start and end its holder, and have scripts run.
+"""The caller's side of a sandbox: find and end its holder, and have scripts run.
 
 Keeps nothing open between calls, so it may be used by many threads and after a fork.
 """
@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import marshal
 import os
 import select
 import signal
 import socket
 import struct
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -24,18 +21,13 @@ from ekairos_sandbox.exceptions import (
     ProviderTimeoutError,
     ProviderUnavailableError,
 )
+from ekairos_sandbox_local.memory_files import memory_file
 from ekairos_sandbox_local.state import try_lock
 
 _PIPE_BYTES = 1024 * 1024
 _PATIENCE_S = 5.0
-_SEAL_WRITE = 0x8
-_SEALS = 0x1 | 0x2 | 0x4 | _SEAL_WRITE  # F_SEAL_SEAL, _SHRINK, _GROW
 _PROLOGUE = b"exec 3<&-; { echo 500 >/proc/self/oom_score_adj; } 2>/dev/null\n"
 """Forget the script's descriptor; be the first to go when memory runs out."""
-
-_LAUNCH = (
-    "import sys; sys.path.append(sys.argv[1]); from ekairos_sandbox_local.{} import main; main()"
-)
 
 
 class NotAliveError(Exception):
@@ -44,15 +36,6 @@ class NotAliveError(Exception):
 
 class OtherSandboxError(Exception):
     """The folder belongs to another sandbox now; the request was not carried out."""
-
-
-class HolderStartError(Exception):
-    """A holder could not bring its sandbox up. ``kind`` says whose refusal it was."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(detail)
-        self.kind = kind
-        self.detail = detail
 
 
 def connect(folder: Path, timeout_s: float) -> socket.socket:
@@ -74,7 +57,7 @@ def connect(folder: Path, timeout_s: float) -> socket.socket:
                 connection.connect(f"/proc/self/fd/{handle}/sock")
             except BlockingIOError:
                 if time.monotonic() > limit:
-                    raise _timeout("does not take calls") from None
+                    raise timed_out("does not take calls") from None
                 time.sleep(0.002)
             else:
                 return connection
@@ -168,7 +151,7 @@ def _collect(connection: socket.socket, output: int, limit: float, max_bytes: in
     while True:
         remaining = limit - time.monotonic()
         if remaining <= 0:
-            raise _timeout("did not finish the script in time", outcome="unknown")
+            raise timed_out("did not finish the script in time", outcome="unknown")
         ready = dict(poller.poll(remaining * 1000 + 1))
         if output in ready and _read(output, data, max_bytes) == b"":
             poller.unregister(output)
@@ -215,86 +198,6 @@ def _check_answer(connection: socket.socket) -> None:
         )
 
 
-def start(folder: Path, config: dict[str, Any], *, door: int, timeout_s: float) -> None:
-    """Start a holder unless one is alive, and wait until it takes requests.
-
-    Args:
-        folder: The sandbox's folder.
-        config: What the holder must know.
-        door: Descriptor of the sandbox's door, locked by the caller.
-        timeout_s: Seconds this may take.
-
-    Raises:
-        HolderStartError: It said why it could not.
-        ProviderTimeoutError: It said nothing.
-    """
-    limit = time.monotonic() + timeout_s
-    while not is_alive(folder):
-        if lock_is_free(folder):
-            _launch(folder, {**config, "door": door}, limit)
-        if time.monotonic() > limit:
-            raise _timeout("did not start in time")
-        time.sleep(0.001)
-
-
-def _launch(folder: Path, config: dict[str, Any], limit: float) -> None:
-    with helper("holder", pass_fds=(config["door"],)) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(marshal.dumps(config))
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        answer = _read_all(process.stdout.fileno(), limit)
-    if not answer:
-        raise HolderStartError("system", _last_words(folder))
-    report = marshal.loads(answer)  # noqa: S302 - from a process of our own
-    if report and report[0] != "busy":
-        raise HolderStartError(*report)
-
-
-def helper(module: str, *, pass_fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
-    """Start ``main`` of a module of this package in a process with the standard library alone."""
-    package = str(Path(__file__).parents[1])
-    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    return subprocess.Popen(  # noqa: S603
-        [_interpreter(), "-I", "-S", "-c", _LAUNCH.format(module), package],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=kept,
-        cwd="/",
-        start_new_session=True,
-        pass_fds=pass_fds,
-    )
-
-
-def _read_all(fd: int, limit: float) -> bytes:
-    data = b""
-    while True:
-        ready, _, _ = select.select([fd], [], [], max(limit - time.monotonic(), 0))
-        if not ready:
-            raise _timeout("did not start in time")
-        piece = os.read(fd, 65536)
-        if not piece:
-            return data
-        data += piece
-
-
-def _last_words(folder: Path) -> str:
-    log = folder / "holder.log"
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-    return lines[-1] if lines else "its process ended without a word"
-
-
-def _interpreter() -> str:
-    """Return a Python; ``sys.executable`` is something else in programs that embed one."""
-    if Path(sys.executable or "").name.startswith("python"):
-        return sys.executable
-    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    return str(Path(sys.base_exec_prefix) / "bin" / version)
-
-
 def extend(folder: Path, external_id: str, lifetime_ms: int) -> None:
     """Have the holder end the sandbox so many milliseconds from now instead.
 
@@ -306,7 +209,7 @@ def extend(folder: Path, external_id: str, lifetime_ms: int) -> None:
         try:
             connection.send(b"T" + external_id.encode() + b" %d" % lifetime_ms)
             if not select.select([connection], [], [], _PATIENCE_S)[0]:
-                raise _timeout("does not answer", outcome="unknown")
+                raise timed_out("does not answer", outcome="unknown")
             answer = connection.recv(64)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise NotAliveError from error
@@ -328,7 +231,7 @@ def end(folder: Path, external_id: str, timeout_s: float) -> bool:
         with contextlib.suppress(NotAliveError), connect(folder, 1.0) as connection:
             confirmed = _ask_to_end(connection, external_id, limit) or confirmed
         if time.monotonic() > limit:
-            raise _timeout("did not end in time")
+            raise timed_out("did not end in time")
         time.sleep(0.001)
     return confirmed
 
@@ -368,39 +271,6 @@ def lock_is_free(folder: Path) -> bool:
         os.close(fd)
 
 
-def memory_file(*pieces: bytes) -> int:
-    """Return the descriptor of a file in memory that holds this, at its beginning, for ever."""
-    fd = os.memfd_create("ekairos", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        for piece in pieces:
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(fd, view) :]
-        os.lseek(fd, 0, os.SEEK_SET)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def memory_room(size: int) -> int:
-    """Return the descriptor of a file in memory that takes so many bytes and no more."""
-    fd = os.memfd_create("ekairos", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, size)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS & ~_SEAL_WRITE)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def written_into(file: int) -> bytes:
-    """Return what a script wrote into its file, from the beginning on."""
-    size = min(os.lseek(file, 0, os.SEEK_CUR), os.fstat(file).st_size)
-    return os.pread(file, size, 0)
-
-
-def _timeout(what: str, outcome: Any = "failed") -> ProviderTimeoutError:
+def timed_out(what: str, outcome: Any = "failed") -> ProviderTimeoutError:
+    """Return the error for a holder that takes too long."""
     return ProviderTimeoutError(f"the sandbox {what}", provider="local", outcome=outcome)

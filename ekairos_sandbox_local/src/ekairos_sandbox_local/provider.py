@@ -63,9 +63,9 @@ class LocalConnection(Connection):
         self, script: bytes, data: bytes, *, timeout_s: float, max_bytes: int
     ) -> bytes:
         """Run a script that finds ``data`` in its descriptor 4; see ``FileShell``."""
-        from ekairos_sandbox_local import client
+        from ekairos_sandbox_local import memory_files
 
-        file = client.memory_file(data)
+        file = memory_files.memory_file(data)
         try:
             return self._sandboxes.shell(
                 self._meta, script, timeout_s=timeout_s, max_bytes=max_bytes, file=file
@@ -77,14 +77,14 @@ class LocalConnection(Connection):
         self, script: bytes, room: int, *, timeout_s: float, max_bytes: int
     ) -> tuple[bytes, bytes]:
         """Run a script that may write ``room`` bytes into its descriptor 4; see ``FileShell``."""
-        from ekairos_sandbox_local import client
+        from ekairos_sandbox_local import memory_files
 
-        file = client.memory_room(room)
+        file = memory_files.memory_room(room)
         try:
             output = self._sandboxes.shell(
                 self._meta, script, timeout_s=timeout_s, max_bytes=max_bytes, file=file
             )
-            return output, client.written_into(file)
+            return output, memory_files.written_into(file)
         finally:
             os.close(file)
 

@@ -36,6 +36,7 @@ from ekairos_sandbox_local import (
     probe,
     processes,
     seccomp,
+    starting,
 )
 from ekairos_sandbox_local.options import LocalOptions
 from ekairos_sandbox_local.state import Meta, Run, State
@@ -291,8 +292,10 @@ class Sandboxes:
             )
             config["cgroups"] = self._make_groups(meta)
             try:
-                client.start(folder, config, door=door, timeout_s=max(limit - time.monotonic(), 0))
-            except client.HolderStartError as error:
+                starting.start(
+                    folder, config, door=door, timeout_s=max(limit - time.monotonic(), 0)
+                )
+            except starting.HolderStartError as error:
                 if error.kind == "bubblewrap":
                     raise probe.explain(error.detail, config["bwrap"]) from error
                 raise ProviderUnavailableError(

@@ -237,7 +237,7 @@ def test_the_holder_belongs_to_no_terminal_session_of_the_caller(local: Local) -
 def test_a_start_that_fails_leaves_nothing_and_says_why(
     local: Local, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ekairos_sandbox_local.client._interpreter", lambda: "/bin/false")
+    monkeypatch.setattr("ekairos_sandbox_local.starting._interpreter", lambda: "/bin/false")
 
     with pytest.raises(ProviderUnavailableError, match="without a word") as caught:
         local.create()
@@ -252,7 +252,7 @@ def test_an_interrupted_create_leaves_nothing(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ekairos_sandbox_local.client._read_all", interrupt)
+    monkeypatch.setattr("ekairos_sandbox_local.starting._read_all", interrupt)
     with pytest.raises(KeyboardInterrupt):
         local.create()
 
