@@ -306,7 +306,10 @@ class Provider(ABC, Generic[OptionsT]):
 
     @abstractmethod
     def destroy(self, ref: SandboxRef[OptionsT]) -> None:
-        """Delete the sandbox and what belongs to it. Gone already is a success."""
+        """Delete the sandbox and what belongs to it.
+
+        Gone already is a success, and so is one that somebody else deletes meanwhile.
+        """
 
     def check(self) -> None:
         """Find out whether sandboxes could be created here and now, leaving nothing behind.

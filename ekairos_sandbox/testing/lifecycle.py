@@ -8,7 +8,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from ekairos_sandbox.exceptions import (
     SandboxStoppedError,
 )
 from ekairos_sandbox.models import SandboxRecord
+from ekairos_sandbox.provider import SandboxRef
 from ekairos_sandbox.raising import RaisingSandbox
 from ekairos_sandbox.testing.base import CREATE_ENV, Lab, Suite, sh, text
 
@@ -190,6 +194,28 @@ class LifecycleSuite(Suite):
         with pytest.raises(SandboxGoneError):
             sandbox.reconnect()
         assert lab.provider.find(lab.ref(record).name) is None
+
+    def test_several_may_stop_and_destroy_at_once(self, lab: Lab) -> None:
+        sandbox = lab.create()
+        sandbox.write_files({f"folder/{number}": b"" for number in range(50)})
+        ref = lab.ref(sandbox.record())
+        for end in (lab.provider.stop, lab.provider.destroy):
+            at_once = threading.Barrier(4)
+
+            def act(
+                end: Callable[[SandboxRef[Any]], None] = end,
+                at_once: threading.Barrier = at_once,
+            ) -> None:
+                at_once.wait()
+                end(ref)
+
+            with ThreadPoolExecutor(at_once.parties) as pool:
+                for done in [pool.submit(act) for _ in range(at_once.parties)]:
+                    done.result()
+        lab.until(lambda: lab.provider.find(ref.name) is None, "it to be gone")
+        lab.provider.destroy(ref)
+        lab.provider.stop(ref)
+        sandbox.destroy()
 
     def _assert_not_running(self, lab: Lab, record: SandboxRecord) -> None:
         def not_running() -> bool:

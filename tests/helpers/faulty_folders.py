@@ -33,6 +33,7 @@ CAUGHT: dict[str, tuple[type[Suite], str]] = {
         "test_a_script_past_its_deadline_is_an_error_of_unknown_outcome",
     ),
     "destroy_keeps": (LifecycleSuite, "test_destroying_twice_leaves_nothing"),
+    "destroy_twice_fails": (LifecycleSuite, "test_several_may_stop_and_destroy_at_once"),
     "destroys_any_id": (
         CreationSuite,
         "test_another_external_id_under_the_name_is_gone_and_not_touched",

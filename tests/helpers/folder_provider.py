@@ -70,6 +70,7 @@ FAULTS = frozenset(
         "create_not_idempotent",
         "deadline_ignored",
         "destroy_keeps",
+        "destroy_twice_fails",
         "destroys_any_id",
         "exit_code_wrong",
         "find_raises",
@@ -355,7 +356,9 @@ class FolderProvider(Provider[FolderOptions]):
         self.reach()
         skip = "list_owned_misses" in self.faults
         for path in self._paths():
-            info = self._info(path)
+            info = self._look(path)
+            if info is None:
+                continue
             mine = info.tags is not None and info.tags.owner == owner
             if mine and skip:
                 skip = False
@@ -381,11 +384,16 @@ class FolderProvider(Provider[FolderOptions]):
 
     def destroy(self, ref: SandboxRef[FolderOptions]) -> None:
         path = self._lookup(ref)
+        if path is None and "destroy_twice_fails" in self.faults:
+            raise gone(ref, self.name, operation="destroy")
         if path is None or "destroy_keeps" in self.faults:
             return
         self._set_state(path, "stopped")
         self.end_processes(path.name)
-        shutil.rmtree(path)
+        with self.door(path, fcntl.LOCK_EX):
+            if path.exists():
+                # Out of sight at once, for whoever looks while it is cleared away.
+                shutil.rmtree(path.rename(path.with_name(f".{path.name}.gone")))
 
     def make(self, name: str, tags: Tags | None) -> Path:
         """Make a folder of this name, whatever else there is."""
@@ -468,7 +476,8 @@ class FolderProvider(Provider[FolderOptions]):
         path = self._named(ref.name)
         if path is None or "destroys_any_id" in self.faults:
             return path
-        return path if same_sandbox(ref, self._info(path)) else None
+        info = self._look(path)
+        return path if info is not None and same_sandbox(ref, info) else None
 
     def _require(self, ref: SandboxRef[FolderOptions], operation: str) -> Path:
         path = self._lookup(ref)
@@ -477,9 +486,15 @@ class FolderProvider(Provider[FolderOptions]):
         return path
 
     def _info(self, path: Path) -> SandboxInfo:
+        info = self._look(path)
+        if info is None:
+            raise SandboxGoneError("the folder does not exist", provider=self.name)
+        return info
+
+    def _look(self, path: Path) -> SandboxInfo | None:
         meta = self.meta(path)
         if meta is None:
-            raise SandboxGoneError("the folder does not exist", provider=self.name)
+            return None
         return SandboxInfo(
             name=meta["name"],
             external_id=meta["external_id"],
