@@ -90,10 +90,11 @@ class Reconciler:
             provider = self._ledger.provider(name)
             owner = self._ledger.repository.owner
             return {info.external_id: info for info in provider.list_owned(owner)}
-        except SandboxError as error:
+        except Exception as error:  # noqa: BLE001 - see _problem
+            problem = self._problem(error, f"the sandboxes of {name}")
             actions.append(
                 ReconcileAction(
-                    "skipped", "", name, None, "its sandboxes cannot be listed", error=str(error)
+                    "skipped", "", name, None, "its sandboxes cannot be listed", error=problem
                 )
             )
             return None
@@ -210,8 +211,9 @@ class Reconciler:
             provider.inspect(self._ledger.ref(record))
         except SandboxGoneError:
             return True
-        except SandboxError as error:
-            _log.info("the sandbox %s could not be looked at: %s", record.id, error)
+        except Exception as error:  # noqa: BLE001 - see _problem
+            problem = self._problem(error, f"the sandbox {record.id}")
+            _log.info("the sandbox %s could not be looked at: %s", record.id, problem)
         return False
 
     def _unaccounted(
@@ -296,8 +298,8 @@ class Reconciler:
         applied, problem = True, None
         try:
             settle()
-        except SandboxError as error:
-            applied, problem = False, str(error)
+        except Exception as error:  # noqa: BLE001 - see _problem
+            applied, problem = False, self._problem(error, f"the sandbox {action.sandbox_id}")
         return ReconcileAction(
             action.kind,
             action.sandbox_id,
@@ -307,6 +309,17 @@ class Reconciler:
             applied,
             problem,
         )
+
+    def _problem(self, error: Exception, what: str) -> str:
+        """Say what went wrong with a part of the work, so that the rest of it goes on.
+
+        A provider may be anybody's, and one that fails in its own way must not keep what the
+        others left behind from being settled.
+        """
+        if isinstance(error, SandboxError):
+            return str(error)
+        _log.error("reconciling %s failed unexpectedly", what, exc_info=error)
+        return f"{type(error).__name__}: {self._ledger.reason(error)}"
 
 
 class _Strays:

@@ -165,6 +165,41 @@ def test_a_list_that_fails_midway_ends_nothing(
     assert (dict(fleet.store.stored), fleet.running()) == before
 
 
+class BrokenProvider(FakeProvider):
+    """One with a mistake of its author's."""
+
+    name = "broken"
+
+    def list_owned(self, owner: str) -> Iterator[SandboxInfo]:
+        raise KeyError("items")
+
+
+def test_a_provider_that_fails_in_its_own_way_does_not_keep_the_others_from_being_settled(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = BrokenProvider(ProviderContext(environ={}))
+    destroy = fleet.fake.destroy
+
+    def destroy_but_one(ref: SandboxRef[Any]) -> None:
+        if ref.name == f"ekairos-{fleet.id(50)}":
+            raise TypeError("destroy() got a surprise")
+        destroy(ref)
+
+    monkeypatch.setattr(fleet.fake, "destroy", destroy_but_one)
+    service = SandboxService(
+        fleet.store, environ={}, clock=fleet.clock, providers=[broken, fleet.fake]
+    ).raising
+    report = service.reconcile(apply=True, providers=["broken", "fake"])
+    assert kinds(report) == {**WANTED, "skipped": 1}
+    assert {(action.sandbox_id, action.error) for action in report.errors} == {
+        ("", "KeyError: 'items'"),
+        (fleet.id(50), "TypeError: destroy() got a surprise"),
+    }
+    assert {record.name for record in caplog.records if record.exc_info} == {"ekairos_sandbox"}
+    monkeypatch.undo()
+    assert kinds(fleet.service().reconcile(apply=True)) == {"release": 1}
+
+
 def test_a_list_that_leaves_some_out_ends_none_of_them(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
