@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ekairos_sandbox.clock import Clock
 from ekairos_sandbox.exceptions import SandboxError
@@ -80,6 +80,12 @@ class CommandStream:
         self._answer = runner.start_following(spec, self._part())
         self._patience = Patience(spec, runner.clock)
         self._take(self._answer)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a stream is not pickled, as it holds credentials: pass the ids of sandbox and "
+            "command, and have get_command(...).chunks(follow=True) go on elsewhere"
+        )
 
     def __iter__(self) -> Iterator[OutputChunk]:
         return self

@@ -15,9 +15,12 @@ from typing import Any
 
 import pytest
 from helpers.arenas import LaterClock
+from servers.daytona.server import DaytonaServer
 from servers.instantdb.sandbox_schema import SANDBOX_SCHEMA
 from servers.instantdb.server import InstantServer
+from servers.loopback import LoopbackService
 from servers.sprites.server import SpritesServer
+from servers.vercel.server import VercelServer
 
 from ekairos_sandbox import RaisingService, SandboxRecord, SandboxService
 from ekairos_sandbox.clock import Clock
@@ -61,9 +64,16 @@ class Site:
         ).raising
 
     def program(self, body: str, *words: str) -> subprocess.Popen[str]:
-        """Start Python that has ``service`` at hand; its warnings are errors."""
+        """Start Python with ``service`` and ``CONFIG`` at hand; its warnings are errors."""
         return subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", PRELUDE + body, *words],
+            [
+                sys.executable,
+                "-W",
+                "error",
+                "-c",
+                f"{PRELUDE}CONFIG = {self.config}\n{body}",
+                *words,
+            ],
             env=dict(self.environ),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -80,6 +90,12 @@ class Site:
     @property
     def provider(self) -> str:
         return self.environ["SANDBOX_PROVIDER"]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What a sandbox is created with, so that it can do all that its provider can."""
+        options = {"vercel": {"persistent": True}, "daytona": {"auto_stop_interval_min": 0}}
+        return {self.provider: options.get(self.provider, {})}
 
     def settle(self) -> list[SandboxRecord]:
         """Reconcile when every deadline has passed; return all records, which must be true."""
@@ -140,25 +156,57 @@ def local_site() -> Iterator[Site]:
 
 
 @contextmanager
-def sprites_site() -> Iterator[Site]:
-    """The Sprites provider, records in InstantDB; both services run in this process."""
-    with InstantServer() as instant, SpritesServer() as server:
+def _remote_site(name: str, service: LoopbackService, **environ: str) -> Iterator[Site]:
+    """A provider on its loopback service, records in InstantDB; both run in this process."""
+    with InstantServer() as instant:
         app = instant.create_app(schema=SANDBOX_SCHEMA)
         with _site(
-            SANDBOX_PROVIDER="sprites",
-            SPRITES_API_TOKEN=server.token,
-            SPRITES_API_BASE_URL=server.url,
+            SANDBOX_PROVIDER=name,
             INSTANT_APP_ID=app.id,
             INSTANT_APP_ADMIN_TOKEN=app.admin_token,
             INSTANT_API_URI=instant.url,
+            **environ,
         ) as site:
             yield site
         assert instant.internal_errors == []
-        assert server.internal_errors == []
+    assert service.internal_errors == []
+
+
+@contextmanager
+def sprites_site() -> Iterator[Site]:
+    """The Sprites provider."""
+    with (
+        SpritesServer() as server,
+        _remote_site(
+            "sprites", server, SPRITES_API_TOKEN=server.token, SPRITES_API_BASE_URL=server.url
+        ) as site,
+    ):
+        yield site
+
+
+@contextmanager
+def vercel_site() -> Iterator[Site]:
+    """The Vercel provider."""
+    with VercelServer() as server, _remote_site("vercel", server, **server.environ()) as site:
+        yield site
+
+
+@contextmanager
+def daytona_site() -> Iterator[Site]:
+    """The Daytona provider."""
+    with DaytonaServer() as server, _remote_site("daytona", server, **server.environ()) as site:
+        yield site
 
 
 SITES: Mapping[str, Callable[[], AbstractContextManager[Site]]] = {
     "local": local_site,
     "sprites": sprites_site,
+    "vercel": vercel_site,
+    "daytona": daytona_site,
 }
-SITE_PARAMS = ["local", pytest.param("sprites", marks=pytest.mark.slow)]
+SITE_PARAMS = [
+    "local",
+    pytest.param("sprites", marks=pytest.mark.slow),
+    pytest.param("vercel", marks=pytest.mark.soak),
+    pytest.param("daytona", marks=pytest.mark.soak),
+]

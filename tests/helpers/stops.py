@@ -177,7 +177,7 @@ OPERATIONS = {
 def carry_out(site: Site, name: str, stops: Stops) -> Scene:
     """Make a sandbox and carry an operation out in it, during which a signal may come."""
     with site.service() as service:
-        service.create_sandbox(sandbox_id=ID)
+        service.create_sandbox(site.config, sandbox_id=ID)
         scene = Scene(site, service)
         OPERATIONS[name].before(scene)
     with stops.service(site) as scene.service:

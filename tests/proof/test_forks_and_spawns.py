@@ -17,7 +17,7 @@ from ekairos_sandbox import Sandbox, SandboxService
 pytest.importorskip("ekairos_sandbox_local.plugin")
 
 PREFORK = """
-sandbox = service.create_sandbox(sandbox_id=sys.argv[1])
+sandbox = service.create_sandbox(CONFIG, sandbox_id=sys.argv[1])
 sandbox.run_command('true')  # so that connections are open
 
 def work(child):
@@ -83,7 +83,7 @@ def _run_there(environ: dict[str, str], sandbox_id: str, word: str) -> tuple[str
 
 def test_spawned_processes_work_by_ids_and_the_environment(site: Site) -> None:
     with site.service() as service, multiprocessing.get_context("spawn").Pool(2) as pool:
-        sandbox = service.create_sandbox()
+        sandbox = service.create_sandbox(site.config)
         sandbox.write_files({"told": b"by the parent"})
         calls = [(dict(site.environ), sandbox.sandbox_id, f"word-{n}") for n in range(4)]
         answers = pool.starmap(_run_there, calls)
@@ -114,15 +114,18 @@ def test_a_service_and_its_handles_say_how_to_do_without_being_pickled(what: str
 
 def test_a_stream_is_not_pickled_with_the_credentials_behind_it(site: Site) -> None:
     with site.service() as service:
-        sandbox = service.create_sandbox()
+        sandbox = service.create_sandbox(site.config)
         line = "echo begun; sleep 100"
-        with sandbox.stream_command(line, shell=True) as stream, pytest.raises(TypeError):
+        with (
+            sandbox.stream_command(line, shell=True) as stream,
+            pytest.raises(TypeError, match="pass the ids of sandbox and command"),
+        ):
             pickle.dumps(stream)
 
 
 def test_the_ids_of_a_handle_are_what_another_process_needs(site: Site) -> None:
     with site.service() as service:
-        made = service.create_sandbox()
+        made = service.create_sandbox(site.config)
         ids = pickle.loads(pickle.dumps((made.sandbox_id, made.start_command("true").command_id)))
         with SandboxService.from_env(site.environ) as other:
             handle = other.get_sandbox(ids[0])

@@ -87,7 +87,7 @@ def ended(program: subprocess.Popen[str]) -> tuple[int, str]:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_program_ends_quietly_whatever_is_under_way(site: Site, ending: str) -> None:
-    body = f"ID = {ID!r}\nservice.create_sandbox(sandbox_id=ID)\n{ENDINGS[ending]}\n"
+    body = f"ID = {ID!r}\nservice.create_sandbox(CONFIG, sandbox_id=ID)\n{ENDINGS[ending]}\n"
     assert ended(site.program(body)) == (0, "")
     with site.service() as service:
         if SLOW in ENDINGS[ending]:
@@ -102,7 +102,7 @@ def test_leaving_the_block_of_a_stream_by_the_end_of_the_program_ends_the_comman
     site: Site, how: str
 ) -> None:
     body = (
-        f"ID = {ID!r}\nservice.create_sandbox(sandbox_id=ID)\n"
+        f"ID = {ID!r}\nservice.create_sandbox(CONFIG, sandbox_id=ID)\n"
         "with service.stream_command(ID, 'echo begun; sleep 100', shell=True,"
         f" command_id='job') as stream:\n    next(stream)\n    {how}\n    time.sleep(100)\n"
     )
@@ -119,7 +119,7 @@ def test_leaving_the_block_of_a_stream_by_the_end_of_the_program_ends_the_comman
 
 def test_many_uses_in_one_program_leave_no_descriptor_and_no_thread(site: Site) -> None:
     body = (
-        f"ID = {ID!r}\nservice.create_sandbox(sandbox_id=ID)\n"
+        f"ID = {ID!r}\nservice.create_sandbox(CONFIG, sandbox_id=ID)\n"
         "def use():\n"
         "    with SandboxService.from_env() as one:\n"
         "        one.raising.run_command(ID, 'true')\n"

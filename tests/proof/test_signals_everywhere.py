@@ -13,6 +13,8 @@ from helpers.sites import SITE_PARAMS, SITES, Site
 from helpers.stops import ID, OPERATIONS, Side, Stops, carry_out, check, watch_requests
 
 from ekairos_sandbox import RaisingService
+from ekairos_sandbox.plugins import PluginRegistry
+from ekairos_sandbox.provider import Capability
 
 pytest.importorskip("ekairos_sandbox_local.plugin")
 
@@ -45,8 +47,14 @@ def calls_of(site: Site, name: str) -> int:
     return len(stops.trace)
 
 
-def create(service: RaisingService, sandbox_id: str | None) -> None:
-    service.create_sandbox(sandbox_id=sandbox_id)
+def create(site: Site, service: RaisingService, sandbox_id: str | None = None) -> None:
+    service.create_sandbox(site.config, sandbox_id=sandbox_id)
+
+
+def skip_what_cannot_be_done(site: Site, name: str) -> None:
+    provider = PluginRegistry().provider_class(site.provider)
+    if name in ("checkpoint", "restore") and Capability.CHECKPOINTS not in provider.capabilities:
+        pytest.skip("the provider has no checkpoints")
 
 
 def interrupted_create(site: Site, stops: Stops, sandbox_id: str | None = None) -> None:
@@ -55,7 +63,7 @@ def interrupted_create(site: Site, stops: Stops, sandbox_id: str | None = None) 
         stops.begun = True
         try:
             with pytest.raises(KeyboardInterrupt):
-                create(service, sandbox_id)
+                create(site, service, sandbox_id)
         finally:
             stops.begun = False
         # The interrupted process goes on, and can use what it was interrupted in.
@@ -65,7 +73,7 @@ def interrupted_create(site: Site, stops: Stops, sandbox_id: str | None = None) 
             record = records[info.tags.sandbox_id]
             told = record.status == "active" and sandbox_id is not None
             assert told or (record.state and record.state.release == "destroy"), record
-        service.create_sandbox(sandbox_id=ID)
+        create(site, service, ID)
         assert service.run_command(ID, "true").success
     left = [record for record in site.settle() if record.status == "active"]
     assert [record.id for record in left] == [ID]
@@ -76,7 +84,7 @@ def test_ctrl_c_at_every_call_of_a_creation_leaves_nothing_running(site: Site) -
     counting = Stops()
     with counting.service(site) as service:
         counting.begun = True
-        create(service, None)
+        create(site, service)
         counting.begun = False
     site.clear()
     assert {"record create", "create", "shell", "record transition"} <= set(counting.trace)
@@ -95,7 +103,7 @@ def test_ctrl_c_at_every_request_of_a_creation_leaves_nothing_running(
             watch_requests(counting, patch)
             with counting.service(site) as service:
                 counting.begun = True
-                create(service, None)
+                create(site, service)
                 counting.begun = False
         site.clear()
         assert counting.trace.count("getresponse") >= 4
@@ -117,6 +125,7 @@ def test_ctrl_c_in_a_creation_with_an_id_of_ones_own_can_be_made_good(site: Site
 def test_sigterm_that_raises_at_any_call_breaks_no_promise(
     site: Site, name: str, exits_on_sigterm: None
 ) -> None:
+    skip_what_cannot_be_done(site, name)
     for at in range(1, calls_of(site, name) + 1):
         for side in SIDES:
             stops = Stops(at, side, signal.SIGTERM)
@@ -143,6 +152,7 @@ def test_sigterm_that_raises_in_the_middle_breaks_no_promise(
 @pytest.mark.soak
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_sigterm_that_kills_breaks_no_promise(site: Site, name: str) -> None:
+    skip_what_cannot_be_done(site, name)
     calls = calls_of(site, name)
     for at, side in ((1, "after"), ((calls + 1) // 2, "before"), (calls, "before")):
         words = [name, str(at), side, str(site.folder)]

@@ -26,10 +26,12 @@ import fcntl
 import os
 import secrets
 import stat
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +78,19 @@ class Run:
         return not self.wanted or (self.deadline is not None and now_ms >= self.deadline)
 
 
+class _Held(threading.local):
+    """The doors that each thread stands behind."""
+
+    def __init__(self) -> None:
+        self.doors: dict[str, FileIO] = {}
+
+
 class State:
     """The folder of all sandboxes. Does no I/O when constructed."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.is_root = os.geteuid() == 0
+        self._held = _Held()
         chosen = environ.get(STATE_VARIABLE, "")
         if chosen:
             self.root = Path(chosen)
@@ -239,6 +249,8 @@ class State:
     def door(self, name: str, timeout_s: float) -> Iterator[int | None]:
         """Keep everybody else from starting, stopping or removing a sandbox.
 
+        No thread stands behind one door twice: one that it still holds is let go of.
+
         Yields:
             The lock's descriptor; None if the sandbox was gone when it was this caller's turn.
 
@@ -246,28 +258,35 @@ class State:
             ProviderTimeoutError: Somebody else took too long.
         """
         path = self.folder(name) / "door"
+        held = self._held.doors
+        left = held.pop(name, None)
+        if left is not None:
+            # Ctrl-C at the wrong moment: whoever deals with it may need the door.
+            left.close()
         try:
-            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            file = FileIO(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC), "r+")
         except FileNotFoundError:
             yield None
             return
         except OSError as error:
             raise _unavailable(f"{path} cannot be opened", error) from error
+        held[name] = file
         try:
             limit = time.monotonic() + timeout_s
-            while not try_lock(fd):
+            while not try_lock(file.fileno()):
                 if time.monotonic() > limit:
                     raise ProviderTimeoutError(
                         f"another process has been busy with the sandbox {name} for too long",
                         provider="local",
                     )
                 time.sleep(0.002)
-            try:
-                yield fd if _is_same_file(fd, path) else None
-            finally:
-                fcntl.flock(fd, fcntl.LOCK_UN)
+            yield file.fileno() if _is_same_file(file.fileno(), path) else None
         finally:
-            os.close(fd)
+            if held.get(name) is file:
+                del held[name]
+                # Also for a process that has inherited it.
+                fcntl.flock(file, fcntl.LOCK_UN)
+            file.close()
 
     def detach(self, name: str) -> Path:
         """Make a sandbox disappear; call it behind its door, with the holder dead.

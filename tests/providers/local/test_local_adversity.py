@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -333,3 +335,22 @@ def test_a_destroyed_sandbox_is_gone_for_whoever_waited_for_its_door(local: Loca
     answer, _ = other.communicate(timeout=60)
 
     assert answer == f"{SandboxGoneError.__name__}\n"
+
+
+def test_a_door_that_an_interrupt_left_locked_does_not_keep_its_own_thread_out(
+    local: Local,
+) -> None:
+    _, ref = local.create()
+    folders = local.provider._local().state
+    # Ctrl-C between the lock and the body of the `with` statement.
+    left = folders.door(ref.name, 5)
+    before = left.__enter__()
+    assert before is not None
+    with folders.door(ref.name, 0) as door:
+        assert door is not None
+        del left  # whatever held it is let go of at last, and must not open the door
+        gc.collect()
+        with ThreadPoolExecutor(1) as other, pytest.raises(ProviderTimeoutError):
+            other.submit(lambda: folders.door(ref.name, 0).__enter__()).result()
+    local.provider.destroy(ref)
+    assert local.provider.find(ref.name) is None
