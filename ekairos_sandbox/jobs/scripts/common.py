@@ -75,7 +75,7 @@ ek_judge() {
     ek_looks=0
     until ek_settled || [ -z "$ek_patient" ] || [ $ek_looks -ge 100 ]; do
       [ $ek_looks = 0 ] || [ -z "$ek_claim" ] || break
-      ek_nap 0.05
+      case $ek_looks in 0) ek_nap 0.01 ;; *) ek_nap 0.05 ;; esac
       ek_looks=$((ek_looks + 1))
     done
   fi

@@ -192,14 +192,17 @@ fi
 # The first wait may have been interrupted by a signal to this shell.
 [ $ek_rc -le 128 ] || { wait "$ek_cmd"; ek_n=$?; [ $ek_n = 127 ] || ek_rc=$ek_n; }
 # Let the pumps finish, but not for the sake of a child that was left in the background.
-# Mostly they are through sooner than a timer could be started.
+# Mostly they are through sooner than a timer could be started; a subshell lets them have the CPU.
 ek_full= ek_n=0 ek_waits=0
 set -- $ek_pumps
 while [ $# -gt 0 ]; do
   ek_p=$1
   [ $# = 2 ] && ek_f=$ek_job/o || ek_f=$ek_job/e
   shift
-  until ek_through "$ek_p" || [ $ek_n -ge 10 ]; do ek_n=$((ek_n + 1)); done
+  until ek_through "$ek_p" || [ $ek_n -ge 7 ]; do
+    [ $ek_n -lt 3 ] || (true)
+    ek_n=$((ek_n + 1))
+  done
   if [ -z "$ek_drain" ] && ! ek_through "$ek_p"; then
     [ "$ek_fraction" = y ] && ek_v=0.2 || ek_v=1
     ek_alarm $ek_v USR2
