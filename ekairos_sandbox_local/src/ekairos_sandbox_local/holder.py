@@ -117,6 +117,7 @@ class Holder:
             namespaces.no_new_privileges()
             os.chdir(config["home"])
         self.null = os.open("/dev/null", os.O_RDWR)
+        self.limits = namespaces.attainable(config["limits"])
         namespaces.set_dumpable(dumpable=False)
         self.wakeup, written = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(written, warn_on_full_buffer=False)
@@ -275,10 +276,10 @@ class Holder:
         for target, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD, 5) for fd in given]):
             os.dup2(fd, target)
         os.closerange(len(given), 65536)
-        os.umask(0o022)
         if not self.isolated:
             namespaces.die_with_parent()
-        namespaces.set_limits(0, self.config["limits"])
+        for kind, value in self.limits:
+            resource.setrlimit(kind, (value, value))
         _default_signals()
         os.execve("/bin/sh", ["sh", "/dev/fd/3"], self.config["environment"])  # noqa: S606
 

@@ -126,8 +126,14 @@ def set_limits(pid: int, limits: list[tuple[int, int]]) -> None:
 
     A hard limit that is lower already stays.
     """
+    for kind, value in attainable(limits, pid):
+        resource.prlimit(pid, kind, (value, value))
+
+
+def attainable(limits: list[tuple[int, int]], pid: int = 0) -> list[tuple[int, int]]:
+    """Return resource limits with none above the hard one of a process; 0 means this one."""
+    found = []
     for kind, value in limits:
         hard = resource.prlimit(pid, kind)[1]
-        if hard != resource.RLIM_INFINITY:
-            value = min(value, hard)
-        resource.prlimit(pid, kind, (value, value))
+        found.append((kind, value if hard == resource.RLIM_INFINITY else min(value, hard)))
+    return found
