@@ -8,7 +8,8 @@ Settings come from the context's environment:
 * ``EKAIROS_FOLDER_FAULTS``: what it does wrong, names with commas between them; see ``FAULTS``.
 * ``EKAIROS_FOLDER_NATIVE``: if set, files do not go through ``shell``.
 
-While a file ``unreachable`` is in the root, every call fails.
+While a file ``unreachable`` is in the root, every call fails; while one named ``breaks-off`` is, a
+list does after its first entry.
 """
 
 from __future__ import annotations
@@ -364,6 +365,8 @@ class FolderProvider(Provider[FolderOptions]):
                 skip = False
             elif mine or "lists_other_owners" in self.faults:
                 yield info
+                if (self.root.parent / "breaks-off").exists():
+                    raise ProviderUnavailableError("no second page", provider=self.name)
 
     def stop(self, ref: SandboxRef[FolderOptions]) -> None:
         path = self._lookup(ref)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -171,6 +172,30 @@ def test_credentials_of_another_account_change_nothing(fleet: Fleet) -> None:
     assert not any(action["applied"] for action in report["actions"])
     assert all("credentials" in action["error"] for action in report["actions"])
     assert fleet.records() == before
+    assert fleet.states() == BEFORE
+
+
+@pytest.mark.slow
+def test_a_list_that_fails_midway_is_told_and_changes_nothing(fleet: Fleet) -> None:
+    before = fleet.records()
+    (fleet.home / "folders" / "breaks-off").touch()
+    words = ("--apply", "--destroy-unrecorded", "--provider", "folder")
+    code, report, _ = fleet.cron(*words)
+    assert code == 113
+    assert [(action["kind"], action["applied"]) for action in report["actions"]] == [
+        ("skipped", False)
+    ]
+    assert fleet.records() == before
+    assert fleet.states() == BEFORE
+
+
+@pytest.mark.slow
+def test_what_a_clock_ahead_of_ours_has_begun_is_left_alone(fleet: Fleet) -> None:
+    ahead = time.time_ns() // 1_000_000 + 3_600_000
+    fleet.rewrite("unfinished", status="creating", state={"deadline": ahead})
+    fleet.rewrite("untold", status="shutdown", state={"deadline": ahead, "release": "stop"})
+    code, report, _ = fleet.cron("--apply")
+    assert (code, [action["kind"] for action in report["actions"]]) == (0, ["lost"])
     assert fleet.states() == BEFORE
 
 
