@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ekairos_sandbox.commands import RaisingCommand
     from ekairos_sandbox.exceptions import (
+        CheckpointNotFoundError,
         CommandError,
         CommandFailedError,
         CommandNotFoundError,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Checkpoint",
+    "CheckpointNotFoundError",
     "Command",
     "CommandError",
     "CommandFailedError",
@@ -150,8 +152,8 @@ __all__ = [
 _HOMES = {
     "commands": "RaisingCommand",
     "exceptions": (
-        "CommandError CommandFailedError CommandNotFoundError CommandStartError "
-        "CommandStillRunningError ConfigurationError EpochMismatchError "
+        "CheckpointNotFoundError CommandError CommandFailedError CommandNotFoundError "
+        "CommandStartError CommandStillRunningError ConfigurationError EpochMismatchError "
         "FieldNotEnforcedWarning IdConflictError LifecycleError LikelySecretWarning "
         "OutcomeUnknownError PluginError ProviderAuthError ProviderConflictError "
         "ProviderError ProviderLoadError ProviderNotInstalledError "

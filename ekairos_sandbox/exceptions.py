@@ -28,6 +28,7 @@
         ProviderUnavailableError         no connection, or the provider cannot serve
         SandboxGoneError                 the provider proved that the sandbox no longer exists
         SandboxNotRunningError           it exists but is stopped; connecting may start it
+        CheckpointNotFoundError          (LookupError) the sandbox has no checkpoint of this id
         UnsupportedOperationError        the provider cannot do this; nothing was attempted
       OutcomeUnknownError                it may have happened; finding out was impossible
       CommandError                       + command_id
@@ -282,6 +283,13 @@ class SandboxNotRunningError(ProviderError):
 
     code = "sandbox_not_running"
     default_retryable = True
+
+
+class CheckpointNotFoundError(ProviderError, LookupError):
+    """The sandbox has no checkpoint of this id. Nothing has changed."""
+
+    code = "checkpoint_not_found"
+    default_retryable = False
 
 
 class UnsupportedOperationError(ProviderError):

@@ -136,6 +136,7 @@ class Operations:
                 else:
                     raise
             except (ProviderError, LifecycleError, RepositoryError) as error:
+                error.sandbox_id = error.sandbox_id or sandbox_id
                 # Of an earlier attempt it is not known.
                 if unsure and error.outcome == "failed" and not isinstance(error, IdConflictError):
                     raise _untold(live) from error

@@ -30,6 +30,7 @@ from ekairos_sandbox.provider_values import (
     Tags,
     gone,
     may_adopt,
+    no_checkpoint,
     not_stored,
     same_sandbox,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "Tags",
     "gone",
     "may_adopt",
+    "no_checkpoint",
     "not_stored",
     "same_sandbox",
 ]
@@ -181,6 +183,10 @@ class Connection(ABC):
         """Return the files to a stored state. Needs ``Capability.CHECKPOINTS``.
 
         Running commands end. Core writes a new epoch afterwards.
+
+        Raises:
+            CheckpointNotFoundError: This sandbox has none of this id, whatever others have;
+                nothing has changed. ``no_checkpoint`` builds it.
         """
         raise UnsupportedOperationError("no checkpoints here", operation="restore_checkpoint")
 

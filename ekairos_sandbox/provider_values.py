@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, NoReturn, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from ekairos_sandbox.clock import Clock, SystemClock
-from ekairos_sandbox.exceptions import SandboxGoneError
+from ekairos_sandbox.exceptions import CheckpointNotFoundError, SandboxGoneError
 
 ConfigField = Literal["timeout_ms", "vcpus", "runtime", "ports"]
 """The config fields whose meaning differs between providers."""
@@ -247,6 +247,16 @@ def same_sandbox(ref: SandboxRef[Any], found: SandboxInfo) -> bool:
     if ref.external_id is not None and found.external_id != ref.external_id:
         return False
     return ref.tags is None or found.tags is None or found.tags == ref.tags
+
+
+def no_checkpoint(checkpoint_id: str, provider: str) -> CheckpointNotFoundError:
+    """Build the error for a checkpoint that a sandbox does not have."""
+    return CheckpointNotFoundError(
+        f"the sandbox has no checkpoint {checkpoint_id!r}",
+        provider=provider,
+        operation="restore_checkpoint",
+        hint="list_checkpoints tells which there are",
+    )
 
 
 def gone(ref: SandboxRef[Any], provider: str, *, operation: str) -> SandboxGoneError:

@@ -265,6 +265,7 @@ class RaisingService:
         """Return the sandbox's files to a stored state; running commands end.
 
         Raises:
+            CheckpointNotFoundError: The sandbox has none of this id; nothing has changed.
             UnsupportedOperationError: The provider has no checkpoints.
         """
         self._operations.restore(sandbox_id, checkpoint_id)

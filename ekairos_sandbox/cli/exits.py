@@ -46,6 +46,7 @@ BY_ERROR: Mapping[str, Exit] = {
     "record_not_found": Exit.NOT_FOUND,
     "sandbox_not_found": Exit.NOT_FOUND,
     "command_not_found": Exit.NOT_FOUND,
+    "checkpoint_not_found": Exit.NOT_FOUND,
     "file_not_found": Exit.NOT_FOUND,
     "sandbox_stopped": Exit.STOPPED,
     "sandbox_not_running": Exit.STOPPED,

@@ -23,6 +23,7 @@ _HINTS = {
     "sandbox_failed": "`ekairos-sandbox reconcile` shows what is left of it; create a new one",
     "command_running": "wait again, or end it with `ekairos-sandbox kill`",
     "provider_not_installed": "{hint}; --provider chooses another",
+    "checkpoint_not_found": "`ekairos-sandbox checkpoint list {id}` shows which there are",
     "outcome_unknown": "`ekairos-sandbox wait {id} {command}` finds its result if there is one",
 }
 """Hints in the words of the command line, where the library's speak of Python."""

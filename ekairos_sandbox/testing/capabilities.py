@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from ekairos_sandbox.exceptions import (
+    CheckpointNotFoundError,
     CommandNotFoundError,
     ProviderError,
     UnsupportedOperationError,
@@ -56,6 +57,24 @@ class CapabilitySuite(Suite):
         with pytest.raises(UnsupportedOperationError):
             act(sandbox)
         assert faults.calls[calls:] == []
+
+    def test_an_unknown_checkpoint_is_not_found_and_changes_nothing(self, lab: Lab) -> None:
+        self._needs(lab, Capability.CHECKPOINTS)
+        other = lab.create(options=self.checkpoint_options)
+        others = other.create_checkpoint().id
+        sandbox = lab.create(options=self.checkpoint_options)
+        sandbox.write_files({"data": b"kept"})
+        own = sandbox.create_checkpoint().id
+        command = sandbox.start_command(["sleep", "308"])
+        for unknown in ("no-such-checkpoint", others):
+            if unknown == own:  # its kind counts them in each sandbox
+                continue
+            with pytest.raises(CheckpointNotFoundError):
+                sandbox.restore_checkpoint(unknown)
+        assert sandbox.record().status == "active"
+        assert command.state() == "running"
+        assert sandbox.read_file("data") == b"kept"
+        command.kill()
 
     def test_a_checkpoint_brings_the_files_back_and_commands_work_afterwards(
         self, lab: Lab

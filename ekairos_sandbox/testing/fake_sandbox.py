@@ -11,12 +11,19 @@ from typing import Any, Literal, TypeVar
 
 from ekairos_sandbox.clock import Clock
 from ekairos_sandbox.exceptions import (
-    ConfigurationError,
     ProviderError,
     ProviderUnavailableError,
     SandboxNotRunningError,
 )
-from ekairos_sandbox.provider import Connection, Ownership, SandboxInfo, SandboxRef, Tags, gone
+from ekairos_sandbox.provider import (
+    Connection,
+    Ownership,
+    SandboxInfo,
+    SandboxRef,
+    Tags,
+    gone,
+    no_checkpoint,
+)
 from ekairos_sandbox.results import Checkpoint, PreviewUrl
 from ekairos_sandbox.testing.fake_guest import HOME, FakeGuest, Snapshot
 
@@ -135,10 +142,10 @@ class FakeSandbox:
         """Return to a stored state.
 
         Raises:
-            ConfigurationError: There is none of this id.
+            CheckpointNotFoundError: There is none of this id.
         """
         if checkpoint_id not in self.checkpoints:
-            raise ConfigurationError(f"there is no checkpoint {checkpoint_id!r}")
+            raise no_checkpoint(checkpoint_id, "fake")
         self.guest.restore(self.checkpoints[checkpoint_id][1])
 
 

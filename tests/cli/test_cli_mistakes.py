@@ -97,7 +97,7 @@ MISTAKES = [
     ("extend ID forever", 2, "'forever' is no duration"),
     ("checkpoint create", 2, "missing argument 'ID'"),
     ("checkpoint delete ID x", 2, "no such command 'delete'"),
-    ("checkpoint restore ID nope", 106, "there is no such checkpoint"),
+    ("checkpoint restore ID nope", 101, "the sandbox has no checkpoint 'nope'"),
     ("providers nope", 100, "no provider 'nope' is installed"),
     ("reconcile --destroy-unrecorded", 2, "--destroy-unrecorded needs --apply"),
     ("reconcile --provider nope", 100, "no provider 'nope' is installed"),

@@ -167,7 +167,9 @@ def test_checkpoints(cli: CommandLine, sandbox: str) -> None:
     assert json.loads(cli.ok("checkpoint", "list", sandbox, "--json").out)[0]["id"] == made
     assert cli.ok("checkpoint", "restore", sandbox, made).line == made
     assert cli.ok("run", sandbox, "--", "cat", "state").out == "before\n"
-    assert cli("checkpoint", "restore", sandbox, "none").code == 106
+    unknown = cli("checkpoint", "restore", sandbox, "none")
+    assert unknown.code == 101
+    assert f"hint: `ekairos-sandbox checkpoint list {sandbox}` shows" in unknown.stderr
 
 
 def test_errors_as_json(cli: CommandLine) -> None:

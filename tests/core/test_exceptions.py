@@ -51,6 +51,7 @@ CODES = {
     "ProviderUnavailableError": "provider_unavailable",
     "SandboxGoneError": "sandbox_not_found",
     "SandboxNotRunningError": "sandbox_not_running",
+    "CheckpointNotFoundError": "checkpoint_not_found",
     "UnsupportedOperationError": "unsupported_operation",
     "OutcomeUnknownError": "outcome_unknown",
     "CommandError": "command_error",
@@ -65,6 +66,7 @@ CODES = {
 BUILTINS = {
     "ProviderNotInstalledError": LookupError,
     "RecordNotFoundError": LookupError,
+    "CheckpointNotFoundError": LookupError,
     "CommandNotFoundError": LookupError,
     "CommandStillRunningError": TimeoutError,
     "ProviderTimeoutError": TimeoutError,

@@ -83,6 +83,10 @@ CAUGHT: dict[str, tuple[type[Suite], str]] = {
         ConnectionSuite,
         "test_the_connection_offers_exactly_what_the_provider_declares",
     ),
+    "unknown_checkpoint_is_ignored": (
+        CapabilitySuite,
+        "test_an_unknown_checkpoint_is_not_found_and_changes_nothing",
+    ),
     "write_not_atomic": (FileSuite, "test_a_write_that_breaks_off_replaces_nothing"),
 }
 """Each mistake, and the test that must not let it pass."""

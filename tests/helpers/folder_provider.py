@@ -55,6 +55,7 @@ from ekairos_sandbox.provider import (
     Tags,
     gone,
     may_adopt,
+    no_checkpoint,
     same_sandbox,
 )
 from ekairos_sandbox.results import Checkpoint, PreviewUrl
@@ -95,6 +96,7 @@ FAULTS = frozenset(
         "stopped_is_gone",
         "stopped_still_runs_scripts",
         "undeclared_preview",
+        "unknown_checkpoint_is_ignored",
         "write_not_atomic",
     }
 )
@@ -201,7 +203,9 @@ class FolderConnection(Connection):
             return
         source = self.path / "checkpoints" / checkpoint_id / "home"
         if not source.is_dir():
-            raise ProviderError("there is no such checkpoint", provider=self.provider.name)
+            if "unknown_checkpoint_is_ignored" in self.provider.faults:
+                return
+            raise no_checkpoint(checkpoint_id, self.provider.name)
         self.provider.end_processes(self.external_id)
         shutil.rmtree(str(self.home))
         subprocess.run(["cp", "-a", str(source), str(self.home)], check=True)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ekairos_sandbox.exceptions import ProviderError, ProviderTimeoutError
+from ekairos_sandbox.provider import no_checkpoint
 from ekairos_sandbox.results import Checkpoint
 from ekairos_sandbox_local import copier, starting
 from ekairos_sandbox_local.options import LocalOptions
@@ -75,10 +76,11 @@ def stage(
     """Copy a stored state, ready to take the place of the present files.
 
     Raises:
-        ProviderError: There is no such state, or it cannot be copied; nothing has changed.
+        CheckpointNotFoundError: There is no such state; nothing has changed.
+        ProviderError: It cannot be copied; nothing has changed.
     """
     if checkpoint_id not in {one.id for one in listed(folder)}:
-        raise _failed(f"there is no checkpoint {checkpoint_id!r}")
+        raise no_checkpoint(checkpoint_id, "local")
     sweep(folder)
     return _copied(folder, folder / "checkpoints" / checkpoint_id, meta, options, door)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ekairos_sandbox.exceptions import ProviderError, ProviderTimeoutError
 from ekairos_sandbox.http import HttpStream, json_bytes
+from ekairos_sandbox.provider import no_checkpoint
 from ekairos_sandbox.results import Checkpoint
 from ekairos_sandbox.shell.exchange import printable
 from ekairos_sandbox_sprites.api import SpriteMissingError, SpritesApi, epoch_ms, sprite_path
@@ -74,14 +75,7 @@ def restore(api: SpritesApi, name: str, checkpoint_id: str) -> None:
     except ProviderError as error:
         # An unknown id is answered with 404 or with 500.
         if error.status in (404, 500) and checkpoint_id not in {c.id for c in listed(api, name)}:
-            raise ProviderError(
-                f"the sprite has no checkpoint {checkpoint_id!r}",
-                provider=api.provider,
-                operation="restore_checkpoint",
-                status=error.status,
-                retryable=False,
-                hint="list_checkpoints shows which there are",
-            ) from error
+            raise no_checkpoint(checkpoint_id, api.provider) from error
         raise
     _await_return(api, name)
 

@@ -7,13 +7,12 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ekairos_sandbox.exceptions import (
-    ConfigurationError,
     ProviderError,
     ProviderUnavailableError,
     SandboxNotRunningError,
     UnsupportedOperationError,
 )
-from ekairos_sandbox.provider import Connection, Ownership, SandboxRef, gone
+from ekairos_sandbox.provider import Connection, Ownership, SandboxRef, gone, no_checkpoint
 from ekairos_sandbox.results import Checkpoint, PreviewUrl
 from ekairos_sandbox.shell.chunks import Pieces
 from ekairos_sandbox_vercel import waiting
@@ -135,14 +134,8 @@ class VercelConnection(Connection):
     def restore_checkpoint(self, checkpoint_id: str) -> None:
         """Stop the sandbox, which saves it as it is, and start it from an earlier snapshot."""
         view = self._persistent("restore_checkpoint")
-        snapshot = self._api.snapshot(checkpoint_id)
-        if snapshot is None or not snapshot.usable:
-            raise ConfigurationError(
-                f"there is no checkpoint {checkpoint_id!r}",
-                provider="vercel",
-                operation="restore_checkpoint",
-                hint="list_checkpoints tells which there are",
-            )
+        if checkpoint_id not in {checkpoint.id for checkpoint in self.list_checkpoints()}:
+            raise no_checkpoint(checkpoint_id, "vercel")
         self._check_room(view, checkpoint_id)
         with suppress(RefusedError):
             # It may be on its way down already.

@@ -22,6 +22,7 @@ from helpers.local_sandboxes import (
 )
 
 from ekairos_sandbox.exceptions import (
+    CheckpointNotFoundError,
     ProviderError,
     SandboxGoneError,
     SandboxNotRunningError,
@@ -234,7 +235,7 @@ def test_an_unknown_checkpoint_changes_nothing(local: Local) -> None:
     connection.create_checkpoint()
 
     for wrong in ("7", "", "..", "1/../1", ".new-x", "²"):
-        with pytest.raises(ProviderError, match="no checkpoint") as caught:
+        with pytest.raises(CheckpointNotFoundError, match="no checkpoint") as caught:
             connection.restore_checkpoint(wrong)
         assert caught.value.outcome == "failed"
     assert sh(connection, "cat note; kill -0 $(cat pid) && echo alive") == "kept\nalive"

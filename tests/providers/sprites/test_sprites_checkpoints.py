@@ -7,6 +7,7 @@ from helpers.sprites import QuickClock, Sprites, say
 from servers.sprites.server import SpritesServer
 
 from ekairos_sandbox.exceptions import (
+    CheckpointNotFoundError,
     ProviderError,
     ProviderTimeoutError,
     ProviderUnavailableError,
@@ -81,7 +82,7 @@ def test_a_lost_answer_is_unknown_and_nothing_is_repeated(
 
 def test_an_unknown_checkpoint_is_named(sprites: Sprites) -> None:
     connection, _ = sprites.create()
-    with pytest.raises(ProviderError, match="no checkpoint 'v77'") as caught:
+    with pytest.raises(CheckpointNotFoundError, match="no checkpoint 'v77'") as caught:
         connection.restore_checkpoint("v77")
     assert (caught.value.retryable, caught.value.outcome) == (False, "failed")
 

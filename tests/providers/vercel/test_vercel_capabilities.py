@@ -12,7 +12,7 @@ from servers.vercel.faults import Fault
 from servers.vercel.server import VercelServer
 
 from ekairos_sandbox.exceptions import (
-    ConfigurationError,
+    CheckpointNotFoundError,
     ProviderError,
     SandboxGoneError,
     SandboxNotRunningError,
@@ -65,7 +65,7 @@ def test_restoring_what_does_not_exist_stops_nothing(
     sandbox = service.create_sandbox(**PERSISTENT)
     sandbox.write_files({"file": b"kept"})
     server.clear_requests()
-    with pytest.raises(ConfigurationError, match="snap_none"):
+    with pytest.raises(CheckpointNotFoundError, match="snap_none"):
         sandbox.restore_checkpoint("snap_none")
     assert server.counts()["stop"] == 0
     assert sandbox.read_file("file") == b"kept"

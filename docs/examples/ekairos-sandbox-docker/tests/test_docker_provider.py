@@ -17,7 +17,7 @@ from ekairos_sandbox_docker.provider import DockerProvider
 
 from ekairos_sandbox import PluginRegistry, RaisingSandbox, RaisingService, SandboxService
 from ekairos_sandbox.exceptions import (
-    ConfigurationError,
+    CheckpointNotFoundError,
     ProviderError,
     ProviderUnavailableError,
     SandboxGoneError,
@@ -206,7 +206,7 @@ def test_destroying_removes_checkpoints_and_what_was_restored(
     first = made.create_checkpoint()
     made.restore_checkpoint(first.id)
     made.create_checkpoint("of what was restored")
-    with pytest.raises(ConfigurationError, match="no checkpoint 'other'"):
+    with pytest.raises(CheckpointNotFoundError, match="no checkpoint 'other'"):
         made.restore_checkpoint("other")
     provider.destroy(SandboxRef(spec.name, made.external_id, spec.tags))
     tags = [tag for image in sdk.images.list() for tag in image.tags]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from ekairos_sandbox.exceptions import ConfigurationError, UnsupportedOperationError
-from ekairos_sandbox.provider import Tags
+from ekairos_sandbox.exceptions import UnsupportedOperationError
+from ekairos_sandbox.provider import Tags, no_checkpoint
 from ekairos_sandbox.results import Checkpoint
 from ekairos_sandbox_docker import containers, making
 from ekairos_sandbox_docker.containers import Container
@@ -47,7 +47,7 @@ def restore(engine: Engine, container: Container, checkpoint_id: str) -> str:
     """Put a container with the stored files in the place of the one there is; return its id.
 
     Raises:
-        ConfigurationError: The sandbox has no such checkpoint; nothing was changed.
+        CheckpointNotFoundError: The sandbox has no such checkpoint; nothing was changed.
     """
     operation, info = "restore_checkpoint", container.info
     if info.tags is None:
@@ -57,9 +57,7 @@ def restore(engine: Engine, container: Container, checkpoint_id: str) -> str:
             operation=operation,
         )
     if checkpoint_id not in [checkpoint.id for checkpoint in stored(engine, container)]:
-        raise ConfigurationError(
-            f"the sandbox has no checkpoint {checkpoint_id!r}", provider=NAME, operation=operation
-        )
+        raise no_checkpoint(checkpoint_id, NAME)
     remove_later_generations(engine, container)
     old = containers.inspect(engine, container.id, operation=operation)
     assert old is not None
