@@ -50,14 +50,19 @@ def _sprite(order: dict[str, Any]) -> Any:
     return sprite
 
 
+def _session(order: dict[str, Any]) -> Any:
+    """Requests without anything of ours."""
+    session = importlib.import_module("requests").Session()
+    session.headers["Authorization"] = f"Bearer {order['token']}"
+    return session
+
+
 def commands(order: dict[str, Any], folder: Path) -> dict[str, float]:
     """A short command: ours, theirs, our transport alone, and a bare request."""
     box, sprite = _box(order, folder), _sprite(order)
     live = box.service._operations.cache.get(box.sandbox_id)
     assert live is not None
-    requests = importlib.import_module("requests")
-    session = requests.Session()
-    session.headers["Authorization"] = f"Bearer {order['token']}"
+    session = _session(order)
     url = f"{order['url']}/v1/sprites/bench/exec"
     bare, shell, ours, theirs = in_turn(
         order.get("times", 20),
@@ -71,50 +76,65 @@ def commands(order: dict[str, Any], folder: Path) -> dict[str, float]:
     return {"bare": bare, "shell": shell, "ours": ours, "theirs": theirs}
 
 
-def our_files(order: dict[str, Any], folder: Path) -> dict[str, float]:
-    box = _box(order, folder)
-    source = _source(folder)
-    before = begin_peak()
-    up = _timed(lambda: box.upload(source, "big"))
-    down = _timed(lambda: box.download("big", folder / "back"))
-    extra = peak_mib() - before
-    assert (folder / "back").stat().st_size == FILE_BYTES
-    box.destroy()
-    return {"up": up, "down": down, "extra": extra}
+def files(order: dict[str, Any], folder: Path) -> dict[str, float]:
+    """A large file both ways: ours, the same requests bare, and the one that reads it alone.
 
-
-def raw_files(order: dict[str, Any], folder: Path) -> dict[str, float]:
-    """The same with as few requests as the API allows, and nothing checked."""
+    A file of 64 MiB is there once four writes and a command that joins them are through, so the
+    bare way does that too. Ours asks before and after a download what the file is: ``down_bare``
+    does the same, ``down_once`` would not notice a file that is cut or changed meanwhile.
+    """
     box = _box(order, folder)
-    requests = importlib.import_module("requests")
-    session = requests.Session()
-    session.headers["Authorization"] = f"Bearer {order['token']}"
-    name = box.record().external_sandbox_id
     home = box.run_command("pwd").output.strip()
-    url = f"{order['url']}/v1/sprites/{name}/fs"
+    session = _session(order)
+    url = f"{order['url']}/v1/sprites/{box.record().external_sandbox_id}"
     source = _source(folder)
 
-    def up() -> None:
+    def script(text: str) -> None:
+        params = {"cmd": "/bin/sh", "stdin": "true"}
+        session.post(f"{url}/exec", params=params, data=f"cd {home}; {text}").raise_for_status()
+
+    def bare_up() -> None:
         with source.open("rb") as file:
             for number in range(4):
                 params = {"path": f"{home}/part{number}", "workingDir": "/"}
-                session.put(f"{url}/write", params=params, data=file.read(16 << 20))
+                body = file.read(16 << 20)
+                session.put(f"{url}/fs/write", params=params, data=body).raise_for_status()
+        parts = "part0 part1 part2 part3"
+        script(f"cat {parts} >bare.new && mv bare.new bare && rm {parts}")
 
-    def down() -> None:
-        params = {"path": f"{home}/big", "workingDir": "/"}
+    def down_once() -> None:
+        params = {"path": f"{home}/bare", "workingDir": "/"}
         with (
-            session.get(f"{url}/read", params=params, stream=True) as answer,
-            (folder / "back").open("wb") as file,
+            session.get(f"{url}/fs/read", params=params, stream=True) as answer,
+            (folder / "bare").open("wb") as file,
         ):
             for piece in answer.iter_content(1 << 16):
                 file.write(piece)
 
-    up_ms = _timed(up)
-    box.run_command("cat part0 part1 part2 part3 >big", shell=True).check()
-    down_ms = _timed(down)
-    assert (folder / "back").stat().st_size == FILE_BYTES
+    def bare_down() -> None:
+        script("stat bare")
+        down_once()
+        script("stat bare")
+
+    def our_up() -> None:
+        box.upload(source, "ours")
+
+    def our_down() -> None:
+        box.download("ours", folder / "ours")
+
+    before = begin_peak()
+    our_up()
+    our_down()
+    extra = peak_mib() - before
+    bare_up()
+    down_once()
+    for name in ("ours", "bare"):
+        assert (folder / name).stat().st_size == FILE_BYTES
+    acts = (our_up, bare_up, our_down, bare_down, down_once)
+    names = ("up", "up_bare", "down", "down_bare", "down_once")
+    took = in_turn(order.get("transfers", 7), *acts)
     box.destroy()
-    return {"up": up_ms, "down": down_ms}
+    return {**dict(zip(names, took, strict=True)), "extra": extra}
 
 
 def our_output(order: dict[str, Any], folder: Path) -> dict[str, float]:
@@ -160,7 +180,7 @@ def _timed(act: Callable[[], object]) -> float:
 
 
 ACTS: dict[str, Callable[[dict[str, Any], Path], dict[str, float]]] = {
-    act.__name__: act for act in (commands, our_files, raw_files, our_output, their_output)
+    act.__name__: act for act in (commands, files, our_output, their_output)
 }
 
 if __name__ == "__main__":
