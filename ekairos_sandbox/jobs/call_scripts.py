@@ -262,6 +262,8 @@ def _wait(part: Window, window_s: float, *, follow: bool, kill: Kill = "") -> by
         kill=kill,
         out_offset=out_offset,
         err_offset=err_offset,
+        out_full=out_offset + part.limits[0],
+        err_full=err_offset + part.limits[1],
     )
 
 

@@ -12,7 +12,6 @@ inserted control characters do no harm. A cut or damaged answer is no answer.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 import secrets
@@ -38,8 +37,10 @@ def frames(output: bytes, nonce: str) -> list[list[str]]:
     """
     output = output.translate(None, _OUTSIDE)
     both = (nonce.encode(), nonce.encode())
-    found = [match[2] for match in _FRAME.finditer(output) if match.group(1, 3) == both]
-    return [fields.decode("ascii").split(":") for fields in reversed(found)]
+    found = [match.span(2) for match in _FRAME.finditer(output) if match.group(1, 3) == both]
+    # Cut out and decoded in one step: an answer with much output is large.
+    view = memoryview(output)
+    return [str(view[start:end], "ascii").split(":") for start, end in reversed(found)]
 
 
 def decode(field: str, code: str = "b") -> bytes | None:
@@ -52,7 +53,7 @@ def decode(field: str, code: str = "b") -> bytes | None:
     try:
         if code == "x":
             return binascii.unhexlify(field)
-        return base64.b64decode(field, validate=True) if code == "b" else None
+        return binascii.a2b_base64(field, strict_mode=True) if code == "b" else None
     except (binascii.Error, ValueError):
         return None
 

@@ -94,8 +94,9 @@ while :; do
     ek_sizes
     ek_rest=0.1
     if [ "$ek_o" -gt @{out_offset} ] || [ "$ek_e" -gt @{err_offset} ]; then
-      # A moment more, for the rest of what is being written and for the end of short commands.
-      [ -z "$ek_more" ] || break
+      # A moment more, for the rest of what is being written and for the end of short commands;
+      # unless there is more than the answer takes.
+      [ -z "$ek_more" ] && [ "$ek_o" -lt @{out_full} ] && [ "$ek_e" -lt @{err_full} ] || break
       ek_more=y ek_rest=0.05
     fi
   fi
