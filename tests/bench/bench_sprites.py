@@ -60,8 +60,12 @@ def rows() -> Iterator[Row]:
         theirs = _client(packages, service, "their_output")
         yield Row(
             "100 MB of output streamed",
-            f"{streamed['ms']:.0f} ms, {streamed['extra']:.0f} MiB extra, "
+            f"{streamed['ended']:.0f} ms, {streamed['extra']:.0f} MiB extra, "
             f"{streamed['size'] / 1e6:.0f} MB arrived",
+        )
+        yield Row(
+            "the same of a command that runs on and is then ended",
+            f"{streamed['going_on']:.0f} ms",
         )
         yield Row(
             "`sprites-py`, 100 MB of output into a file",

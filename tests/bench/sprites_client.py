@@ -138,19 +138,27 @@ def files(order: dict[str, Any], folder: Path) -> dict[str, float]:
 
 
 def our_output(order: dict[str, Any], folder: Path) -> dict[str, float]:
+    """Much output, of a command that ends with it and of one that runs on."""
     box = _box(order, folder)
+
+    def read(script: str) -> int:
+        size = 0
+        with box.stream_command(script, shell=True) as stream:
+            for chunk in stream:
+                size += len(chunk.data)
+                if size >= OUTPUT_BYTES:
+                    break
+        return size
+
+    ends = f"head -c {OUTPUT_BYTES} /dev/zero"
     before = begin_peak()
-    size = 0
-
-    def act() -> None:
-        nonlocal size
-        with box.stream_command(["head", "-c", str(OUTPUT_BYTES), "/dev/zero"]) as stream:
-            size = sum(len(chunk.data) for chunk in stream)
-
-    spent = _timed(act)
+    size = read(ends)
     extra = peak_mib() - before
+    ended, going_on = in_turn(
+        order.get("times", 5), lambda: read(ends), lambda: read(f"{ends}; exec sleep 60")
+    )
     box.destroy()
-    return {"ms": spent, "extra": extra, "size": size}
+    return {"ended": ended, "going_on": going_on, "extra": extra, "size": size}
 
 
 def their_output(order: dict[str, Any], folder: Path) -> dict[str, float]:
