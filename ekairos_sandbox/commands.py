@@ -6,16 +6,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal, TypeVar
 
+from ekairos_sandbox import checks
 from ekairos_sandbox.connections import Live
 from ekairos_sandbox.hookspecs import CommandEvent
 from ekairos_sandbox.jobs.runner import JobRunner
-from ekairos_sandbox.jobs.spec import JobSpec, new_command_id
+from ekairos_sandbox.jobs.spec import MAX_TIMEOUT_S, JobSpec, new_command_id
 from ekairos_sandbox.jobs.stream import CommandStream
 from ekairos_sandbox.models import check_sandbox_id
 from ekairos_sandbox.operations import OnGone, Operations
 from ekairos_sandbox.results import CommandResult, CommandState, OutputChunk
 
 T = TypeVar("T")
+
+MAX_OFFSET = 10**15
+"""Further into a stream than anything is stored."""
 
 
 class Commands:
@@ -115,13 +119,16 @@ class RaisingCommand:
         """Wait for the command's end and return its result. Safe to repeat.
 
         Args:
-            timeout_s: Seconds to wait; None means as long as it takes. The command goes on.
+            timeout_s: Seconds to wait; None means as long as it takes, 0 not at all. The command
+                goes on.
 
         Raises:
             CommandStillRunningError: It has not ended in that time; also a ``TimeoutError``.
             CommandNotFoundError: The sandbox knows no such command.
             OutcomeUnknownError: Its result cannot be known any more.
         """
+        if timeout_s is not None:
+            timeout_s = checks.number(timeout_s, "timeout_s", 0, MAX_TIMEOUT_S)
         result = self._on(lambda runner: runner.result(self.command_id, timeout_s=timeout_s))
         return self._commands.finished(self.sandbox_id, result)
 
@@ -141,7 +148,9 @@ class RaisingCommand:
         Raises:
             CommandNotFoundError: The sandbox knows no such command.
         """
-        return self._on(lambda runner: runner.output(self.command_id, stream, offset=offset))
+        checks.choice(stream, "stream", ("stdout", "stderr"))
+        begin = checks.integer(offset, "offset", 0, MAX_OFFSET)
+        return self._on(lambda runner: runner.output(self.command_id, stream, offset=begin))
 
     def chunks(self, *, follow: bool = False) -> Iterator[OutputChunk]:
         """Yield everything the command has written to both streams.

@@ -37,8 +37,12 @@ STATE_KEY = "ekairos"
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NO_ENV_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _UUID_TEXT = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 PROVIDER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+
+MAX_TIMEOUT_MS = 10**12
+"""Longest lifetime of a sandbox that may be asked for: 31 years, which every store can hold."""
 
 _EpochMs = Annotated[int, Field(ge=-(2**53), le=2**53)]
 
@@ -224,6 +228,14 @@ class RecordQuery(_Model):
     def _one_or_many(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
+    @field_validator("status", "provider", "purpose", "cursor")
+    @classmethod
+    def _storable(cls, value: object) -> object:
+        for text in (value,) if isinstance(value, str) else value or ():  # type: ignore[attr-defined]
+            if _NO_TEXT.search(text):
+                raise ValueError("holds a NUL character or half a character")
+        return value
+
     @field_validator("provider", "purpose")
     @classmethod
     def _as_stored(cls, value: str | None) -> str | None:
@@ -286,7 +298,7 @@ class SandboxConfig(_Model):
     Attributes:
         provider: Provider name; None means ``SANDBOX_PROVIDER``, then ``"sprites"``.
         runtime: What should be installed, e.g. ``"python3.12"``; None leaves it to the provider.
-        timeout_ms: Lifetime of the sandbox in milliseconds, at least 1000; None means the
+        timeout_ms: Lifetime of the sandbox in milliseconds, from 1000 to 10**12; None means the
             provider's default.
         ports: Ports to be reachable from outside.
         resources: Size of the machine.
@@ -309,7 +321,7 @@ class SandboxConfig(_Model):
 
     provider: str | None = None
     runtime: str | None = Field(default=None, min_length=1, max_length=100)
-    timeout_ms: int | None = Field(default=None, ge=1000)
+    timeout_ms: int | None = Field(default=None, ge=1000, le=MAX_TIMEOUT_MS)
     ports: Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], AfterValidator(_ports)] = ()
     resources: Resources = Resources()
     purpose: str | None = Field(default=None, max_length=200)

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NoReturn, TypeVar
 
+from ekairos_sandbox import checks
 from ekairos_sandbox.connections import ConnectionCache, Live
 from ekairos_sandbox.exceptions import (
     EpochMismatchError,
@@ -106,11 +107,12 @@ class Operations:
             sandbox_id: The durable id.
             act: What to do.
             may_recreate: Whether this operation may make a sandbox anew that is proven gone.
-            on_gone: The caller's word on it, over that of the config.
+            on_gone: ``"fail"`` forbids it, whatever the config says.
 
         Returns:
             What ``act`` returned, and whether the sandbox was made anew on the way.
         """
+        checks.choice(on_gone, "on_gone", ("recreate", "fail", None))
         sandbox_id = check_sandbox_id(sandbox_id)
         may_recreate = may_recreate and on_gone != "fail"
         live = self.cache.get(sandbox_id)
@@ -163,6 +165,7 @@ class Operations:
     def restore(self, sandbox_id: str, checkpoint_id: str) -> None:
         """Return a sandbox's files to a stored state, and give it a new epoch."""
         sandbox_id = check_sandbox_id(sandbox_id)
+        checks.text(checkpoint_id, "checkpoint_id")
 
         def act(live: Live) -> None:
             self.need(live, Capability.CHECKPOINTS, "restore_checkpoint")

@@ -71,8 +71,13 @@ def parse_config(config: SandboxConfig | Mapping[str, Any] | None, **fields: Any
     """Return a config from a model or mapping, with single fields on top.
 
     Raises:
+        TypeError: It is neither.
         ConfigurationError: A field is wrong; names it and never shows its value.
     """
+    if config is not None and not isinstance(config, SandboxConfig | Mapping):
+        raise TypeError(
+            f"a config is a SandboxConfig or a mapping of its fields, not {type(config).__name__}"
+        )
     try:
         if isinstance(config, SandboxConfig) and not fields:
             return config

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
+from ekairos_sandbox import checks
 from ekairos_sandbox.binding import bound
 from ekairos_sandbox.commands import Commands, RaisingCommand
 from ekairos_sandbox.connections import Live
@@ -18,7 +19,13 @@ from ekairos_sandbox.files.content import FileWrite
 from ekairos_sandbox.jobs.arguments import Input, job_spec
 from ekairos_sandbox.jobs.spec import check_command_id
 from ekairos_sandbox.jobs.stream import CommandStream
-from ekairos_sandbox.models import RecordQuery, SandboxConfig, SandboxRecord, check_sandbox_id
+from ekairos_sandbox.models import (
+    MAX_TIMEOUT_MS,
+    RecordQuery,
+    SandboxConfig,
+    SandboxRecord,
+    check_sandbox_id,
+)
 from ekairos_sandbox.operations import OnGone, Operations
 from ekairos_sandbox.plans import describe, parse_config
 from ekairos_sandbox.provider import Capability
@@ -38,6 +45,8 @@ __all__ = ["Input", "Progress", "RaisingCommand", "RaisingSandbox", "RaisingServ
 
 Progress: TypeAlias = Callable[[int, int | None], None]
 """Called with the bytes moved so far and the total, or None if that is not known yet."""
+
+_MAX_AGE_S = 10**12
 
 
 class RaisingService:
@@ -194,8 +203,7 @@ class RaisingService:
         Raises:
             UnsupportedOperationError: The provider cannot do that.
         """
-        if timeout_ms < 1000:
-            raise ValueError("timeout_ms must be at least 1000")
+        timeout_ms = checks.integer(timeout_ms, "timeout_ms", 1000, MAX_TIMEOUT_MS)
 
         def act(live: Live) -> int | None:
             self._operations.need(live, Capability.EXTEND_TIMEOUT, "extend_timeout")
@@ -209,8 +217,7 @@ class RaisingService:
         Raises:
             UnsupportedOperationError: The provider cannot do that, or not for this port.
         """
-        if not 1 <= port <= 65535:
-            raise ValueError("port must be from 1 to 65535")
+        port = checks.integer(port, "port", 1, 65535)
 
         def act(live: Live) -> PreviewUrl:
             self._operations.need(live, Capability.PREVIEW_URL, "preview_url")
@@ -239,6 +246,7 @@ class RaisingService:
         Raises:
             UnsupportedOperationError: The provider has no checkpoints.
         """
+        checks.text(comment, "comment", empty=True)
 
         def act(live: Live) -> Checkpoint:
             self._operations.need(live, Capability.CHECKPOINTS, "create_checkpoint")
@@ -316,6 +324,7 @@ class RaisingService:
                 is one.
             IdConflictError: The command id stands for another command.
         """
+        checks.callback(on_output, "on_output")
         with job_spec(
             command,
             args,
@@ -420,7 +429,8 @@ class RaisingService:
         Returns:
             How many were removed.
         """
-        return self._commands.on(sandbox_id, lambda runner: runner.purge(older_than_s=older_than_s))
+        age_s = checks.number(older_than_s, "older_than_s", 0, _MAX_AGE_S)
+        return self._commands.on(sandbox_id, lambda runner: runner.purge(older_than_s=age_s))
 
     # Files
 
@@ -440,7 +450,8 @@ class RaisingService:
             on_gone: As in ``run_command``.
 
         Raises:
-            ValueError: A path or content is wrong; nothing was written.
+            TypeError, ValueError: A path or content is wrong; nothing was written.
+            OSError: A local file cannot be read.
             RemoteFileError: The sandbox refused; files before it in order may be written.
         """
         writes = content.normalise(files)
@@ -484,16 +495,20 @@ class RaisingService:
             on_gone: As in ``run_command``.
 
         Raises:
+            OSError: The local file or directory cannot be read; ``FileNotFoundError`` if there is
+                none.
             TransferError: It was cut, or the source changed meanwhile.
             RemoteFileError: The sandbox refused.
         """
         content.remote_path(remote)
+        source = checks.local_path(local, "local")
+        checks.callback(progress, "progress")
         return self._operations.on(
             sandbox_id,
             lambda live: transfer.upload(
                 live.connection,
                 live.home,
-                local,
+                source,
                 remote,
                 run=self._commands.inside(live),
                 progress=progress,
@@ -522,16 +537,19 @@ class RaisingService:
 
         Raises:
             RemoteFileNotFoundError: There is no such file.
+            OSError: It cannot be written here.
             TransferError: It was cut, or holds what must not be unpacked.
         """
         content.remote_path(remote)
+        target = checks.local_path(local, "local")
+        checks.callback(progress, "progress")
         return self._operations.on(
             sandbox_id,
             lambda live: transfer.download(
                 live.connection,
                 live.home,
                 remote,
-                local,
+                target,
                 run=self._commands.inside(live),
                 progress=progress,
             ),
@@ -563,6 +581,12 @@ class RaisingService:
         Raises:
             SchemaError: The store is incomplete, or a copy; nothing was done.
         """
+        checks.flag(apply, "apply")
+        if not isinstance(destroy_unrecorded, bool):
+            named = checks.words(destroy_unrecorded, "destroy_unrecorded")
+            destroy_unrecorded = [check_sandbox_id(sandbox_id) for sandbox_id in named]
+        if providers is not None:
+            providers = checks.words(providers, "providers")
         report = Reconciler(self._operations.ledger, self._operations.ending).run(
             apply=apply, destroy_unrecorded=destroy_unrecorded, providers=providers
         )

@@ -6,10 +6,11 @@ import base64
 import binascii
 import os
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ekairos_sandbox import checks
 from ekairos_sandbox.files.local import local_chunks, regular_file_size
 from ekairos_sandbox.provider import Connection
 from ekairos_sandbox.results import TransferStats
@@ -66,6 +67,12 @@ def normalise(files: Files, home: str = "") -> list[FileWrite]:
         IsADirectoryError: A local file is a directory.
         TypeError: Something else than files was given.
     """
+    given: object = files
+    if not isinstance(given, Iterable) or isinstance(given, str | bytes):
+        raise TypeError(
+            "files is a mapping of contents by path or a sequence of FileWrite, not "
+            f"{type(files).__name__}"
+        )
     if isinstance(files, Mapping):
         files = [_from_mapping(path, content) for path, content in files.items()]
     result: list[FileWrite] = []
@@ -85,7 +92,8 @@ def remote_path(path: str, home: str = "") -> str:
     """Return a path in the sandbox in its simplest form, absolute if ``home`` is given.
 
     Raises:
-        ValueError: It is empty, holds a NUL character or a ``..`` component.
+        TypeError: It is no text.
+        ValueError: It is empty, holds a NUL character, half a character or a ``..`` component.
     """
     if not isinstance(path, str):
         raise TypeError(f"a path in the sandbox is text, not {type(path).__name__}")
@@ -95,6 +103,10 @@ def remote_path(path: str, home: str = "") -> str:
         raise ValueError("the path holds a NUL character")
     if ".." in path.split("/"):
         raise ValueError(f"{path!r} holds a '..' component; write the path without it")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError("the path holds half a character") from None
     simple = posixpath.normpath(posixpath.join(home, path))
     return "/" + simple.lstrip("/") if simple.startswith("/") else simple
 
@@ -151,10 +163,12 @@ def _checked(file: FileWrite, number: int, home: str) -> FileWrite:
         path = remote_path(file.path, home)
         if file.path.endswith(("/", "/.")) or path in {".", "/"}:
             raise ValueError(f"{file.path!r} does not end with the name of a file")
+        if isinstance(file.mode, bool) or not isinstance(file.mode, int):
+            raise TypeError(f"{file.path!r}: mode is a whole number such as 0o644")
         if not 0 <= file.mode <= 0o7777:
             raise ValueError(f"{file.path!r}: mode must be between 0 and 0o7777")
         if file.source is not None:
-            source = Path(file.source)
+            source = checks.local_path(file.source, f"{file.path!r}: source")
             regular_file_size(source)
             return replace(file, path=path, source=source)
         data = _decoded(file)
@@ -165,6 +179,8 @@ def _checked(file: FileWrite, number: int, home: str) -> FileWrite:
 
 def _decoded(file: FileWrite) -> bytes:
     if file.content_base64 is not None:
+        if not isinstance(file.content_base64, str):
+            raise TypeError(f"{file.path!r}: content_base64 is text")
         try:
             return base64.b64decode("".join(file.content_base64.split()), validate=True)
         except (binascii.Error, ValueError):
@@ -174,7 +190,10 @@ def _decoded(file: FileWrite) -> bytes:
             return file.content.encode()
         except UnicodeEncodeError:
             raise ValueError(f"{file.path!r}: the text cannot be stored as UTF-8") from None
-    return bytes(file.content or b"")
+    # A number would become that many zeros.
+    if not isinstance(file.content, bytes | bytearray | memoryview):
+        raise TypeError(f"{file.path!r}: content is bytes or text; source names a local file")
+    return bytes(file.content)
 
 
 def _small_content(file: FileWrite) -> bytes | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from os import PathLike
 from typing import IO, TypeAlias
@@ -29,20 +29,30 @@ def job_spec(
 
     Raises:
         ValueError: The command is empty, or a value is out of range.
-        TypeError: ``args`` or ``command`` is not of the kind that is wanted.
+        TypeError: An argument is not of the kind that is wanted.
     """
     with nullcontext() if stdin is None else SpooledInput.from_any(stdin) as given:
         yield JobSpec(
             command_id=new_command_id() if command_id is None else command_id,
             argv=_argv(command, args, shell=shell),
             cwd=cwd,
-            env=dict(env or {}),
+            env=_env(env),
             stdin=given,
             timeout_s=timeout_s,
         )
 
 
+def _env(env: Mapping[str, str] | None) -> dict[str, str]:
+    if env is not None and not isinstance(env, Mapping):
+        raise TypeError(f"env is a mapping of variables, not {type(env).__name__}")
+    return dict(env or {})
+
+
 def _argv(command: str | Sequence[str], args: Sequence[str], *, shell: bool) -> tuple[str, ...]:
+    for words, name in ((command, "command"), (args, "args")):
+        # Neither is a sequence of words, though one can go through them.
+        if isinstance(words, (bytes, bytearray, Mapping, Set)) or not isinstance(words, Iterable):
+            raise TypeError(f"{name} is a sequence of words, not {type(words).__name__}")
     if isinstance(args, str):
         raise TypeError("args is a sequence of words, not one string")
     if shell:

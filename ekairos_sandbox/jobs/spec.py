@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final
 
+from ekairos_sandbox import checks
 from ekairos_sandbox.shell.quoting import as_bytes
 
 MAX_ARGUMENT_BYTES: Final = 131_071
@@ -21,6 +22,9 @@ MAX_ARGUMENT_BYTES: Final = 131_071
 
 DEFAULT_STORED_CAP_BYTES: Final = 1 << 30
 """How much of each output stream is kept inside the sandbox."""
+
+MAX_TIMEOUT_S: Final = 10**9
+"""Longest time that a command may be given: 31 years."""
 
 MEMORY_BYTES: Final = 8 << 20
 """Input up to this size is kept in memory, more of it in a temporary file."""
@@ -40,8 +44,11 @@ def check_command_id(command_id: str) -> str:
     """Return a command id that a caller chose.
 
     Raises:
+        TypeError: It is no text.
         ValueError: It could not be the name of a directory, or is too long.
     """
+    if not isinstance(command_id, str):
+        raise TypeError(f"a command id is text, not {type(command_id).__name__}")
     if not _COMMAND_ID.fullmatch(command_id) or ".." in command_id:
         raise ValueError(
             "a command id has 1 to 64 letters, digits, '.', '_' and '-', begins with a letter or "
@@ -80,6 +87,7 @@ class SpooledInput:
 
         Raises:
             TypeError: It is something else.
+            ValueError: It is text that UTF-8 does not have.
             OSError: The file cannot be read.
         """
         if isinstance(value, SpooledInput):
@@ -87,7 +95,10 @@ class SpooledInput:
         if isinstance(value, (bytes, bytearray, memoryview)):
             return cls(bytes(value), len(bytes(value)))
         if isinstance(value, str):
-            return cls.from_any(value.encode())
+            try:
+                return cls.from_any(value.encode())
+            except UnicodeEncodeError:
+                raise ValueError("stdin holds half a character; pass it as bytes") from None
         if isinstance(value, os.PathLike):
             path = Path(value)
             with path.open("rb") as file:
@@ -96,6 +107,11 @@ class SpooledInput:
                 return cls._spool(iter(lambda: file.read(CHUNK_BYTES), b""))
         read = getattr(value, "read", None)
         if read is None:
+            if not isinstance(value, Iterable):
+                raise TypeError(
+                    f"stdin is bytes, text, a path, a file or an iterable of bytes, not "
+                    f"{type(value).__name__}"
+                )
             return cls._spool(iter(value))
         file = value  # type: ignore[assignment]
         if getattr(file, "seekable", bool)():
@@ -198,11 +214,15 @@ class JobSpec:
         check_command_id(self.command_id)
         check_argv(self.argv)
         check_env(self.env)
-        if self.cwd is not None and not self.cwd:
-            raise ValueError("cwd must not be empty; use None for the sandbox's home")
-        _check_word(self.cwd or "", "cwd")
-        if self.timeout_s is not None and not 0 < self.timeout_s <= 10**9:
-            raise ValueError("timeout_s must be greater than 0; use None for no timeout")
+        if self.cwd is not None:
+            _check_word(self.cwd, "cwd")
+            if not self.cwd:
+                raise ValueError("cwd must not be empty; use None for the sandbox's home")
+        if self.timeout_s is not None:
+            checks.real(self.timeout_s, "timeout_s")
+            if not 0 < self.timeout_s <= MAX_TIMEOUT_S:
+                raise ValueError("timeout_s must be greater than 0; use None for no timeout")
+            object.__setattr__(self, "timeout_s", float(self.timeout_s))
         if not 0 <= self.grace_s <= 3600 or math.isnan(self.grace_s):
             raise ValueError("grace_s must be between 0 and 3600 seconds")
         if self.stored_cap_bytes < 1:
@@ -239,7 +259,7 @@ class JobSpec:
 
 
 def check_argv(argv: tuple[str, ...]) -> None:
-    """Raise ``ValueError`` unless Linux can run this argument vector."""
+    """Raise ``ValueError`` or ``TypeError`` unless Linux can run this argument vector."""
     if isinstance(argv, (str, bytes)):
         raise TypeError("argv is a sequence of words; for a line of shell use ('sh', '-c', line)")
     if not argv or not argv[0]:
@@ -254,17 +274,25 @@ def check_env(env: Mapping[str, str]) -> None:
     Values are never part of the message.
     """
     for name, value in env.items():
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a variable is text, not {type(name).__name__}")
         if not _ENV_NAME.fullmatch(name):
             raise ValueError(
                 f"{name!r} is no name for a variable: use letters, digits and '_', and begin with "
                 "a letter or '_'"
             )
+        # First: in a text with the name, bytes and numbers would pass as they are printed.
+        _check_word(value, f"the variable {name}")
         _check_word(f"{name}={value}", f"the variable {name}")
 
 
 def _check_word(word: str, what: str) -> None:
+    if not isinstance(word, str):
+        raise TypeError(f"{what} is text, not {type(word).__name__}")
     try:
         data = as_bytes(word)
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} must not hold half a character") from None
     except ValueError:
         raise ValueError(f"{what} must not hold a NUL character") from None
     if len(data) > MAX_ARGUMENT_BYTES:
