@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from ekairos_sandbox import checks
 from ekairos_sandbox.exceptions import ConfigurationError, RepositoryError
 from ekairos_sandbox.http_errors import TransportError
 from ekairos_sandbox.repository.instantdb.errors import unreachable
@@ -55,8 +56,11 @@ class InstantFiles:
             content_type: Its media type; None leaves it to the server.
 
         Raises:
+            TypeError: It is text; encode it first.
             RepositoryError: It was not stored, or ``outcome="unknown"``.
         """
+        if not isinstance(data, bytes) and not hasattr(data, "read"):
+            raise TypeError(f"data is bytes or a file opened with 'rb', not {type(data).__name__}")
         headers = {"app-id": self._client.app_id, "path": _checked(path)}
         if content_type is not None:
             headers["Content-Type"] = _checked(content_type)
@@ -112,7 +116,7 @@ class InstantFiles:
 
     def delete(self, paths: Sequence[str]) -> int:
         """Delete files by path and return how many there were; safe to repeat."""
-        body = {"filenames": list(paths)}
+        body = {"filenames": checks.words(paths, "paths")}
         answer = self._client.call(
             "POST", "/admin/storage/files/delete", body, replay_safe=True
         ).get("data")

@@ -265,6 +265,14 @@ def test_a_path_that_no_header_can_hold_is_refused(client: InstantClient, path: 
         client.files.upload(path, b"")
 
 
+def test_text_is_no_content_and_no_list_of_paths(client: InstantClient) -> None:
+    text: Any = "text"
+    with pytest.raises(TypeError, match="data is bytes or a file opened with 'rb', not str"):
+        client.files.upload("a.txt", text)
+    with pytest.raises(TypeError, match="paths is a list of words, not str"):
+        client.files.delete("a.txt")
+
+
 # Temporary apps
 
 
