@@ -16,7 +16,7 @@ import uuid
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import platformdirs
 from pydantic import ValidationError
@@ -46,8 +46,9 @@ def default_path() -> Path:
 class SqliteSandboxRepository(SandboxRepository):
     """Keeps records in a SQLite file.
 
-    Creating the object does no I/O; the file and its folder are made at first use, readable by
-    their owner alone. Writes wait up to 30 seconds for another writer.
+    Creating the object does no I/O; the file and its folder are made when the first record is
+    stored, readable by their owner alone: reading makes nothing, so that a mistyped path leaves no
+    empty store behind. Writes wait up to 30 seconds for another writer.
 
     Args:
         path: The file; None means ``default_path()``.
@@ -58,14 +59,12 @@ class SqliteSandboxRepository(SandboxRepository):
         self.path = (Path(path) if path is not None else default_path()).absolute()
         self._pool = Pool(self.path)
         self._closer = weakref.finalize(self, self._pool.close)
-        self._owner: str | None = None
 
     @property
     def owner(self) -> str:
-        """Tag of this file, made from a random UUID that it keeps."""
-        if self._owner is None:
-            self._owner = _tag(self._read(lambda db: meta(db, "uuid")))
-        return self._owner
+        """Tag of this file, made from a random UUID that it keeps; makes the file if need be."""
+        # Read each time: another file may have been put into its place.
+        return _tag(self._use(lambda db: meta(db, "uuid")))
 
     def create(self, record: SandboxRecord) -> SandboxRecord:
         """See ``SandboxRepository.create``."""
@@ -88,7 +87,8 @@ class SqliteSandboxRepository(SandboxRepository):
 
     def get(self, sandbox_id: str) -> SandboxRecord:
         """See ``SandboxRepository.get``."""
-        return self._read(lambda db: _get(db, sandbox_id.lower()))
+        sandbox_id = sandbox_id.lower()
+        return self._read(lambda db: _get(db, sandbox_id), lambda: _missing(sandbox_id))
 
     def transition(
         self, sandbox_id: str, expected_rev: int, changes: RecordChanges
@@ -119,7 +119,8 @@ class SqliteSandboxRepository(SandboxRepository):
         if where:
             sql += " WHERE " + " AND ".join(where)
         sql += " ORDER BY created_at DESC, id DESC LIMIT ?"
-        rows = self._read(lambda db: db.execute(sql, (*values, query.limit + 1)).fetchall())
+        values.append(query.limit + 1)
+        rows = self._read(lambda db: db.execute(sql, values).fetchall(), list)
         records: list[SandboxRecord] = []
         broken: list[tuple[str, str]] = []
         for row_id, _, data in rows[: query.limit]:
@@ -146,8 +147,11 @@ class SqliteSandboxRepository(SandboxRepository):
             SchemaError: It was copied or moved, or is damaged.
         """
         known, result = self._read(
-            lambda db: (meta(db, "place"), db.execute("PRAGMA quick_check(1)").fetchone())
+            lambda db: (meta(db, "place"), db.execute("PRAGMA quick_check(1)").fetchone()),
+            lambda: ("", None),
         )
+        if result is None:
+            return
         if result != ("ok",):
             raise SchemaError(f"the record file {self.path} is damaged")
         if acting and known != place(self.path):
@@ -172,18 +176,23 @@ class SqliteSandboxRepository(SandboxRepository):
                 set_meta(db, "uuid", str(uuid.uuid4()))
 
         self._write(bind)
-        self._owner = None
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         self._pool.close()
 
-    def _read(self, act: Callable[[sqlite3.Connection], T]) -> T:
+    def _read(self, act: Callable[[sqlite3.Connection], T], absent: Callable[[], T]) -> T:
+        """Return what ``act`` returns, or, where there is no file, ``absent``."""
         with mapped(self.path):
-            return self._pool.lend(act)
+            return self._pool.lend(act) if self.path.exists() else absent()
 
     def _write(self, act: Callable[[sqlite3.Connection], T]) -> T:
-        return self._read(lambda db: transact(db, act))
+        return self._use(lambda db: transact(db, act))
+
+    def _use(self, act: Callable[[sqlite3.Connection], T]) -> T:
+        """Return what ``act`` returns; the file is made if there is none."""
+        with mapped(self.path):
+            return self._pool.lend(act)
 
 
 def _tag(text: str) -> str:
@@ -197,13 +206,15 @@ def _columns(record: SandboxRecord) -> tuple[Any, ...]:
 
 def _get(db: sqlite3.Connection, sandbox_id: str) -> SandboxRecord:
     row = db.execute("SELECT data FROM sandboxes WHERE id = ?", (sandbox_id,)).fetchone()
-    if row is None:
-        raise RecordNotFoundError(
-            f"no sandbox has the id {sandbox_id}",
-            sandbox_id=sandbox_id,
-            hint="check the id, and that the store is the one it was created in",
-        )
-    return _parse(sandbox_id, row[0])
+    return _missing(sandbox_id) if row is None else _parse(sandbox_id, row[0])
+
+
+def _missing(sandbox_id: str) -> NoReturn:
+    raise RecordNotFoundError(
+        f"no sandbox has the id {sandbox_id}",
+        sandbox_id=sandbox_id,
+        hint="check the id, and that the store is the one it was created in",
+    )
 
 
 def _parse(sandbox_id: str, data: str) -> SandboxRecord:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from ekairos_sandbox.exceptions import (
     ConfigurationError,
@@ -21,6 +21,8 @@ from ekairos_sandbox.forks import pause_for_fork
 from ekairos_sandbox.repository.file_identity import file_identity
 
 T = TypeVar("T")
+
+_Which: TypeAlias = tuple[int, int] | None
 
 APPLICATION_ID = 0x454B5342
 SCHEMA_VERSION = 1
@@ -45,14 +47,15 @@ class Pool:
     """Open connections of this process, handed out one to a user at a time.
 
     No connection is open across a fork: SQLite in the child would take the parent's locks for its
-    own and hold none, so that its writes could be lost.
+    own and hold none, so that its writes could be lost. Nor is one used again when another file
+    stands at the path: what it writes would be confirmed and seen by nobody.
     """
 
     SIZE = 8
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[tuple[sqlite3.Connection, _Which]] = []
         self.after_fork()
         pause_for_fork(self)
 
@@ -64,15 +67,22 @@ class Pool:
         """
         db: sqlite3.Connection | None = None
         counted = keep = False
+        which = _which(self._path)
         try:
             with self._lock:
                 while self._paused:
                     self._changed.wait()
-                db = self._idle.pop() if self._idle else None
+                while db is None and self._idle:
+                    db, opened = self._idle.pop()
+                    if opened != which:
+                        db.close()
+                        db = None
                 self._used += 1
                 counted = True
             if db is None:
                 db = _open(self._path)
+                # If it was exchanged in between, the next user finds out.
+                which = which or _which(self._path)
             result = act(db)
             keep = True
         except sqlite3.Error:
@@ -86,7 +96,7 @@ class Pool:
             with self._lock:
                 self._used -= counted
                 if db is not None and keep and len(self._idle) < self.SIZE:
-                    self._idle.append(db)
+                    self._idle.append((db, which))
                 elif db is not None:
                     db.close()
                 self._changed.notify_all()
@@ -95,7 +105,7 @@ class Pool:
         """Close those that nobody uses."""
         with self._lock:
             idle, self._idle = self._idle, []
-        for db in idle:
+        for db, _ in idle:
             db.close()
 
     def before_fork(self) -> None:
@@ -189,6 +199,15 @@ def place(path: Path) -> str:
     """Return where a file stands, so that a copy of it is told from it."""
     # Not the device: its number changes with reboots on some file systems.
     return f"{path.resolve()} {file_identity(path)}"
+
+
+def _which(path: Path) -> _Which:
+    """Return which file stands at a path; None: none. While it is open no other is taken for it."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _open(path: Path) -> sqlite3.Connection:

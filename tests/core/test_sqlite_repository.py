@@ -318,6 +318,16 @@ def test_nothing_is_made_before_the_first_use(path: Path) -> None:
     assert not path.parent.exists()
 
 
+def test_reading_makes_nothing(repository: SqliteSandboxRepository, path: Path) -> None:
+    with pytest.raises(RecordNotFoundError, match="the store is the one it was created in"):
+        repository.get(str(uuid.uuid4()))
+    assert ids(repository) == []
+    repository.check()
+    assert not path.parent.exists()
+    made = repository.create(new())
+    assert ids(repository) == [made.id]
+
+
 @posix
 def test_file_and_folder_are_for_their_owner_alone_whatever_the_umask(path: Path) -> None:
     before = os.umask(0)
@@ -902,6 +912,39 @@ def test_a_copy_put_back_in_its_place_is_noticed(
     shutil.move(path.with_name("backup"), path)
     with pytest.raises(SchemaError, match="copied or moved"):
         repository.check()
+
+
+@posix
+def test_another_file_in_its_place_is_used_from_then_on(
+    repository: SqliteSandboxRepository, path: Path
+) -> None:
+    other = SqliteSandboxRepository(path.with_name("backup.db"))
+    before, owner = other.create(new()), other.owner
+    other.close()
+    repository.create(new())
+    assert repository.owner != owner
+    for name in ("sandboxes.db-wal", "sandboxes.db-shm"):
+        path.with_name(name).unlink(missing_ok=True)
+    other.path.replace(path)
+    after = repository.create(new())
+    assert repository.owner == owner
+    somebody = SqliteSandboxRepository(path)
+    assert set(ids(somebody)) == {before.id, after.id}
+    somebody.close()
+
+
+@posix
+def test_what_is_stored_after_the_file_was_removed_is_seen_by_others(
+    repository: SqliteSandboxRepository, path: Path
+) -> None:
+    gone = repository.create(new())
+    shutil.rmtree(path.parent)
+    with pytest.raises(RecordNotFoundError):
+        repository.get(gone.id)
+    made = repository.create(new())
+    somebody = SqliteSandboxRepository(path)
+    assert ids(somebody) == [made.id]
+    somebody.close()
 
 
 # Letting go
