@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ekairos_sandbox.cli.render import complain
-
 if TYPE_CHECKING:
     from ekairos_sandbox.raising import RaisingService
     from ekairos_sandbox.repository.base import SandboxRepository
@@ -47,12 +45,20 @@ class Session:
 
         Args:
             creating: Whether it is right that a record file is made now.
+
+        Raises:
+            ConfigurationError: Such a file was named, and there is none: nothing that is asked of
+                it could be found. The file that nobody named may be missing.
         """
+        from ekairos_sandbox.exceptions import ConfigurationError
         from ekairos_sandbox.service import SandboxService
 
         path = self.store_setting().path
-        if path and not creating and not self.json and not Path(path).exists():
-            complain("note", f"there is no record file {path} yet")
+        if path and not creating and not Path(path).exists():
+            raise ConfigurationError(
+                f"there is no record file {Path(path).absolute()}",
+                hint=f"check --store and {STORE_VARIABLE}; `create` makes the file",
+            )
         with SandboxService.from_env(self.environ) as service:
             yield service.raising
 

@@ -172,7 +172,7 @@ def test_checkpoints(cli: CommandLine, sandbox: str) -> None:
     assert f"hint: `ekairos-sandbox checkpoint list {sandbox}` shows" in unknown.stderr
 
 
-def test_errors_as_json(cli: CommandLine) -> None:
+def test_errors_as_json(cli: CommandLine, sandbox: str) -> None:
     for words in (("--json", "show", MISSING), ("show", "--json", MISSING), ("show", MISSING)):
         done = cli(*words)
         assert (done.code, done.out) == (101, "")
@@ -187,10 +187,51 @@ def test_errors_as_json(cli: CommandLine) -> None:
 def test_a_store_on_the_command_line_wins(cli: CommandLine) -> None:
     other = f"sqlite:///{cli.home}/other.db"
     sandbox = cli.create("--store", other)
+    cli.create()
     assert cli("show", sandbox).code == 101
     assert cli.ok("show", "--store", other, sandbox).out
     assert cli.ok("--store", other, "show", sandbox).out
     assert cli.ok("destroy", sandbox, "--store", other).line == sandbox
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("ls",),
+        ("ls", "--json"),
+        ("show", MISSING),
+        ("run", MISSING, "--", "true"),
+        ("get", MISSING, "file"),
+        ("destroy", MISSING),
+        ("reconcile", "--apply"),
+    ],
+)
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_a_record_file_that_was_named_and_is_missing_is_an_error_and_not_made(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], how: str
+) -> None:
+    path = cli.home / "folder" / "typo.db"
+    if how == "option":
+        words = ("--store", f"sqlite:///{path}", *words)
+    else:
+        monkeypatch.setenv("EKAIROS_SANDBOX_STORE", f"sqlite:///{path}")
+    done = cli(*words)
+    assert (done.code, done.out) == (100, "")
+    assert f"there is no record file {path}" in done.stderr
+    assert "check --store and EKAIROS_SANDBOX_STORE" in done.stderr
+    assert not path.parent.exists()
+
+
+def test_the_record_file_that_nobody_named_may_be_missing_and_is_not_made_by_looking(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EKAIROS_SANDBOX_STORE")
+    monkeypatch.setenv("XDG_DATA_HOME", str(cli.home / "data"))
+    assert cli.ok("ls").out == ""
+    assert cli.ok("ls", "--json").out == "[]\n"
+    assert cli("show", MISSING).code == 101
+    assert cli.ok("reconcile").code == 0
+    assert not (cli.home / "data").exists()
 
 
 def test_an_unreachable_provider_is_not_a_missing_sandbox(cli: CommandLine, sandbox: str) -> None:

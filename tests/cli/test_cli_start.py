@@ -38,7 +38,9 @@ def test_help_loads_nothing_heavy_and_no_provider(cli: CommandLine, words: tuple
     assert {name for name in loaded if name.startswith(("ekairos_sandbox_", "cli_"))} == set()
 
 
-def test_what_is_printed_into_a_pipe_needs_no_rich_and_no_http(cli: CommandLine) -> None:
+def test_what_is_printed_into_a_pipe_needs_no_rich_and_no_http(
+    cli: CommandLine, sandbox: str
+) -> None:
     loaded = loaded_by(cli, "ls")
     assert loaded & {"rich", "requests", "urllib3"} == set()
     assert {name for name in loaded if name.startswith(("ekairos_sandbox_", "cli_"))} == set()
