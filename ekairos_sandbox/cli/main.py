@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import takewhile
 from types import FrameType
 
 PROG = "ekairos-sandbox"
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, or ``-n`` if the process should end as by signal n.
     """
+    from click import ClickException
+
     from ekairos_sandbox.cli.app import app
     from ekairos_sandbox.cli.failures import report
     from ekairos_sandbox.cli.render import OutputError, flush
@@ -53,12 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return shell_complete(app, {}, PROG, COMPLETE_VARIABLE, instruction)
     session = Session()
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = sys.argv[1:] if arguments is None else arguments
     try:
         _prepare_streams()
-        with app.make_context(PROG, words, obj=session) as context:
+        with app.make_context(PROG, [*words], obj=session) as context:
             code = int(app.invoke(context) or 0)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it ends here
+        if isinstance(error, ClickException):
+            # No option counts yet where another one of the same command was wrong.
+            session.json |= "--json" in takewhile(lambda word: word != "--", words)
         code = report(error, session)
     try:
         flush()

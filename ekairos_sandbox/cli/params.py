@@ -29,6 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 CHUNK_BYTES = 1 << 20
 COMPLETED_IDS = 50
 
+_LONGEST_S = 10**9
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -111,6 +112,8 @@ class Duration(_ParamType):
         seconds = float(found[1]) * _SECONDS[found[2]]
         if seconds < self._at_least:
             self.fail(f"it must be at least {self._at_least:g}s", param, ctx)
+        if seconds > _LONGEST_S:
+            self.fail(f"it must be at most {_LONGEST_S // 86400}d", param, ctx)
         return seconds
 
 

@@ -180,8 +180,17 @@ def test_errors_as_json(cli: CommandLine, sandbox: str) -> None:
             error = json.loads(done.stderr)
             assert (error["code"], error["exit_code"]) == ("record_not_found", 101)
             assert set(error) == {"error", "hint", "code", "retryable", "outcome", "exit_code"}
-    wrong = cli("show", "--json", "not-an-id")
-    assert json.loads(wrong.stderr)["code"] == "usage"
+    for wrong in (
+        ("show", "--json", "not-an-id"),
+        ("ls", "--json", "--frob"),
+        ("ls", "--frob", "--json"),
+        ("--json", "--frob"),
+        ("checkpoint", "--json", "list"),
+        ("run", "--json", "--timeout", "x", sandbox, "--", "true"),
+    ):
+        done = cli(*wrong)
+        assert (done.code, json.loads(done.stderr)["code"]) == (2, "usage")
+    assert cli("run", "--frob", sandbox, "--", "--json").stderr.startswith("error: no such option")
 
 
 def test_a_store_on_the_command_line_wins(cli: CommandLine) -> None:
