@@ -22,18 +22,22 @@ from pydantic import (
     Field,
     JsonValue,
     SecretStr,
+    ValidationError,
     field_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic_core import from_json
 
-from ekairos_sandbox.exceptions import ConfigurationError
+from ekairos_sandbox.exceptions import ConfigurationError, SchemaError
 
 SandboxStatus = Literal["creating", "active", "recreating", "shutdown", "error"]
 """The statuses this library writes. Records of other writers may hold others."""
 
 STATE_KEY = "ekairos"
 """Key in ``params`` under which this library keeps its own state."""
+
+STATE_VERSION = 1
+"""Version of that state; a release that changes the meaning of what is there raises it."""
 
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NO_ENV_TEXT = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")
@@ -74,6 +78,8 @@ class SandboxState(_Model):
     """This library's own part of a record, stored as ``params.ekairos``.
 
     Attributes:
+        v: Version of this state. A record of a later one is not read: what it says may mean
+            something else.
         rev: Counts the transitions of the record; the basis of compare-and-set.
         incarnation: Which sandbox at the provider stands for the record, 1 for the first.
         name: The provider-side name of this incarnation; the idempotency key of its creation.
@@ -95,8 +101,8 @@ class SandboxState(_Model):
         extra="allow", hide_input_in_errors=True, defer_build=True, frozen=True
     )
 
-    v: int = 1
-    rev: int = Field(default=0, ge=0)
+    v: int = Field(default=STATE_VERSION, le=STATE_VERSION)
+    rev: int = Field(default=0, ge=0, le=2**53)
     incarnation: int = Field(default=1, ge=1)
     name: str | None = None
     owner: str = ""
@@ -141,9 +147,9 @@ class SandboxRecord(BaseModel):
     ports: list[int] | None = None
     purpose: str | None = None
     params: dict[str, Any] | None = None
-    created_at: int
-    updated_at: int | None = None
-    shutdown_at: int | None = None
+    created_at: _EpochMs
+    updated_at: _EpochMs | None = None
+    shutdown_at: _EpochMs | None = None
 
     @property
     def state(self) -> SandboxState | None:
@@ -241,6 +247,18 @@ class RecordQuery(_Model):
     def _as_stored(cls, value: str | None) -> str | None:
         found: str | None = lower_uuids(value)
         return found
+
+
+def unreadable(sandbox_id: str, error: ValidationError) -> SchemaError:
+    """Build the error for a record that is stored and is none."""
+    items = error.errors()
+    if any((item["loc"], item["type"]) == (("v",), "less_than_equal") for item in items):
+        why, hint = "it was written by a newer release", "upgrade ekairos-sandbox"
+    else:
+        why, hint = ", ".join(".".join(map(str, i["loc"])) or "the record" for i in items), None
+    return SchemaError(
+        f"the record {sandbox_id} cannot be read: {why}", sandbox_id=sandbox_id, hint=hint
+    )
 
 
 def lower_uuids(value: Any) -> Any:

@@ -7,7 +7,7 @@ a compare-and-set, so two reconcilers, or one beside living programs, do no harm
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ekairos_sandbox.exceptions import (
@@ -52,7 +52,7 @@ class Reconciler:
         settled: set[str] = set()
         accounted: set[tuple[str, str]] = set()
         oldest: SandboxRecord | None = None
-        for record in self._ledger.repository.iterate(RecordQuery(limit=500)):
+        for record in self._records(settled, actions, everything=providers is None):
             if oldest is None or record.created_at < oldest.created_at:
                 oldest = record
             listing = listings.get(record.provider)
@@ -77,6 +77,21 @@ class Reconciler:
                 if action is not None:
                     actions.append(action)
         return ReconcileReport(tuple(actions), checked, apply)
+
+    def _records(
+        self, settled: set[str], actions: list[ReconcileAction], *, everything: bool
+    ) -> Iterator[SandboxRecord]:
+        """Yield the records; those that cannot be read are reported, as nothing speaks for them."""
+        for page in self._ledger.repository.pages(RecordQuery(limit=500)):
+            yield from page.records
+            if everything:
+                settled.update(sandbox_id for sandbox_id, _ in page.broken)
+                actions += (
+                    ReconcileAction(
+                        "skipped", sandbox_id, "", None, "its record cannot be read", error=reason
+                    )
+                    for sandbox_id, reason in page.broken
+                )
 
     def _names(self, providers: Sequence[str] | None) -> list[str]:
         if providers is not None:

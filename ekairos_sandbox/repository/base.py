@@ -76,9 +76,14 @@ class SandboxRepository(ABC):
 
     def iterate(self, query: RecordQuery) -> Iterator[SandboxRecord]:
         """Yield all matching records, page by page; unreadable ones are left out."""
+        for page in self.pages(query):
+            yield from page.records
+
+    def pages(self, query: RecordQuery) -> Iterator[RecordPage]:
+        """Yield the page that is asked for and all that follow it."""
         while True:
             page = self.list(query)
-            yield from page.records
+            yield page
             if page.cursor is None:
                 return
             query = query.model_copy(update={"cursor": page.cursor})

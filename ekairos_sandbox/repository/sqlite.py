@@ -28,7 +28,7 @@ from ekairos_sandbox.exceptions import (
     RecordNotFoundError,
     SchemaError,
 )
-from ekairos_sandbox.models import RecordChanges, RecordQuery, SandboxRecord
+from ekairos_sandbox.models import RecordChanges, RecordQuery, SandboxRecord, unreadable
 from ekairos_sandbox.repository.base import SandboxRepository
 from ekairos_sandbox.repository.sqlite_file import Pool, mapped, meta, place, set_meta, transact
 from ekairos_sandbox.results import RecordPage
@@ -103,10 +103,11 @@ class SqliteSandboxRepository(SandboxRepository):
                     f"the record {sandbox_id} was changed by somebody else", sandbox_id=sandbox_id
                 )
             changed = record.with_changes(changes, expected_rev + 1)
+            # The record's own revision is what counts; nobody else writes in this transaction.
             db.execute(
                 "UPDATE sandboxes SET rev = ?, provider = ?, status = ?, purpose = ?,"
-                " created_at = ?, data = ? WHERE id = ? AND rev = ?",
-                (changed.rev, *_columns(changed), sandbox_id, expected_rev),
+                " created_at = ?, data = ? WHERE id = ?",
+                (changed.rev, *_columns(changed), sandbox_id),
             )
             return changed
 
@@ -222,10 +223,7 @@ def _parse(sandbox_id: str, data: str) -> SandboxRecord:
         record = SandboxRecord.model_validate_json(data)
         _ = record.state
     except ValidationError as error:
-        fields = ", ".join(".".join(map(str, e["loc"])) or "the record" for e in error.errors())
-        raise SchemaError(
-            f"the record {sandbox_id} cannot be read: {fields}", sandbox_id=sandbox_id
-        ) from error
+        raise unreadable(sandbox_id, error) from error
     return record
 
 

@@ -152,13 +152,13 @@ def test_a_store_that_is_emptied_in_the_middle_ends_nothing(
     site.create(OTHER)
     site.create(ID)
     site.repository.delete(ID)
-    listed = site.repository.iterate
+    listed = site.repository.pages
 
-    def iterate(query: object) -> object:
+    def pages(query: object) -> object:
         yield from listed(query)  # type: ignore[arg-type]
         site.empty()
 
-    monkeypatch.setattr(site.repository, "iterate", iterate)
+    monkeypatch.setattr(site.repository, "pages", pages)
     report = site.reconcile()
     (action,) = report.actions
     assert not action.applied

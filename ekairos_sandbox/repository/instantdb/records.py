@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ekairos_sandbox.exceptions import ConfigurationError, SchemaError
-from ekairos_sandbox.models import STATE_KEY, RecordChanges, RecordQuery, SandboxRecord
+from ekairos_sandbox.exceptions import ConfigurationError
+from ekairos_sandbox.models import STATE_KEY, RecordChanges, RecordQuery, SandboxRecord, unreadable
 from ekairos_sandbox.repository.instantdb.schema import FENCES, INDEXED, SANDBOXES
 
 MAX_INDEXED_BYTES = 1024
@@ -109,11 +109,8 @@ def parse_record(row: Row, fenced_rev: int = 0) -> SandboxRecord:
         record = SandboxRecord.model_validate(row)
         rev = record.rev
     except ValidationError as error:
-        fields = ", ".join(".".join(map(str, e["loc"])) or "the record" for e in error.errors())
-    else:
-        return record if rev >= fenced_rev else _with_rev(record, fenced_rev)
-    sandbox_id = str(row.get("id"))
-    raise SchemaError(f"the record {sandbox_id} cannot be read: {fields}", sandbox_id=sandbox_id)
+        raise unreadable(str(row.get("id")), error) from error
+    return record if rev >= fenced_rev else _with_rev(record, fenced_rev)
 
 
 def new_row(record: SandboxRecord) -> Row:
