@@ -185,7 +185,12 @@ class SqliteSandboxRepository(SandboxRepository):
     def _read(self, act: Callable[[sqlite3.Connection], T], absent: Callable[[], T]) -> T:
         """Return what ``act`` returns, or, where there is no file, ``absent``."""
         with mapped(self.path):
-            return self._pool.lend(act) if self.path.exists() else absent()
+            try:
+                # Not through a link: where one leads nowhere, a volume may not be mounted.
+                self.path.lstat()
+            except FileNotFoundError:
+                return absent()
+            return self._pool.lend(act)
 
     def _write(self, act: Callable[[sqlite3.Connection], T]) -> T:
         return self._use(lambda db: transact(db, act))

@@ -166,9 +166,15 @@ def mapped(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
+        busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (
+            sqlite3.SQLITE_BUSY,
+            sqlite3.SQLITE_LOCKED,
+        )
         raise RepositoryUnavailableError(
             f"the record file {path} cannot be used: {error}",
-            hint="check its folder's permissions and free space",
+            hint="another program has been writing to it all the time; try again"
+            if busy
+            else "check its folder's permissions and free space",
         ) from error
     except sqlite3.DatabaseError as error:
         raise SchemaError(

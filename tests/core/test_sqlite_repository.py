@@ -461,6 +461,17 @@ def test_a_folder_in_the_place_of_the_file_is_an_error(path: Path) -> None:
         SqliteSandboxRepository(path).create(new())
 
 
+@posix
+def test_a_link_that_leads_nowhere_is_an_error_and_no_empty_store(path: Path) -> None:
+    path.parent.mkdir()
+    path.symlink_to(path.with_name("volume") / "sandboxes.db")
+    repository = SqliteSandboxRepository(path)
+    for act in (lambda: repository.get("x"), lambda: ids(repository), repository.check):
+        with pytest.raises(RepositoryUnavailableError, match="cannot be used"):
+            act()
+    assert not path.with_name("volume").exists()
+
+
 def test_a_file_in_the_place_of_the_folder_is_an_error(path: Path) -> None:
     path.parent.write_text("")
     with pytest.raises(RepositoryUnavailableError, match="cannot be used"):
@@ -521,6 +532,7 @@ def test_a_store_that_is_locked_too_long_is_unavailable(
     with pytest.raises(RepositoryUnavailableError, match="locked") as caught:
         repository.transition(made.id, 0, {"status": "active"})
     assert (caught.value.retryable, caught.value.outcome) == (True, "failed")
+    assert caught.value.hint == "another program has been writing to it all the time; try again"
     assert repository.get(made.id) == made
     other.execute("COMMIT")
     other.close()
