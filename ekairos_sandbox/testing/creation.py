@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from ekairos_sandbox.exceptions import (
 )
 from ekairos_sandbox.provider import Connection, CreateSpec, Provider, SandboxRef, Tags
 from ekairos_sandbox.raising import RaisingSandbox
+from ekairos_sandbox.redaction import known_secrets
 from ekairos_sandbox.testing.base import Lab, Suite, sh
 from ekairos_sandbox.testing.faults import Faults, faulty, refused
 
@@ -84,11 +86,7 @@ class CreationSuite(Suite):
     @pytest.mark.parametrize("changed", ["owner", "sandbox_id", "incarnation"])
     def test_a_name_with_other_tags_is_a_conflict(self, lab: Lab, made: Made, changed: str) -> None:
         spec, connection = made
-        tags = {
-            "owner": replace(spec.tags, owner="0123456789abcdef"),
-            "sandbox_id": replace(spec.tags, sandbox_id=str(uuid.uuid4())),
-            "incarnation": replace(spec.tags, incarnation=2),
-        }[changed]
+        tags = _other_tags(spec.tags)[changed]
         with pytest.raises(IdConflictError):
             lab.provider.create(replace(spec, tags=tags))
         found = lab.provider.find(spec.name)
@@ -151,10 +149,44 @@ class CreationSuite(Suite):
     ) -> None:
         spec, connection = made
         ref = replace(lab.ref_of(spec, connection), external_id=f"{connection.external_id[:-1]}~")
-        with pytest.raises(SandboxGoneError):
-            lab.provider.inspect(ref)
-        lab.provider.destroy(ref)
-        assert lab.provider.inspect(lab.ref_of(spec, connection)).state == "running"
+        self._assert_gone_and_not_touched(lab, made, ref)
+
+    @pytest.mark.parametrize("changed", ["owner", "sandbox_id", "incarnation"])
+    def test_other_tags_under_the_name_are_gone_and_not_touched(
+        self, lab: Lab, made: Made, changed: str
+    ) -> None:
+        ref = replace(lab.ref_of(made[0]), tags=_other_tags(made[0].tags)[changed])
+        self._assert_gone_and_not_touched(lab, made, ref)
+
+    def test_a_name_is_not_found_by_a_part_of_it(self, lab: Lab, made: Made) -> None:
+        name = made[0].name
+        for other in (name[:-1], name[1:], f"{name}-g2"):
+            assert lab.provider.find(other) is None
+        self._assert_gone_and_not_touched(lab, made, SandboxRef(name[:-1]))
+
+    def test_the_time_of_creation_is_in_milliseconds(self, lab: Lab) -> None:
+        before = time.time_ns() // 1_000_000
+        spec = lab.spec()
+        lab.provider.create(spec).close()
+        found = lab.provider.find(spec.name)
+        assert found is not None
+        if found.created_at is None:
+            pytest.skip("the provider does not say when a sandbox was made")
+        assert abs(found.created_at - before) < 3_600_000
+
+    def test_no_secret_is_part_of_what_is_shown_or_recorded(
+        self, lab: Lab, made: Made, provider: Provider[Any]
+    ) -> None:
+        spec, connection = made
+        secrets = known_secrets(provider.context.environ)
+        if not secrets:
+            pytest.skip("nothing in the provider's environment has the name of a secret")
+        shown = [
+            *(provider.account(), repr(provider), repr(connection)),
+            *(connection.external_id, connection.url, connection.data, provider.find(spec.name)),
+        ]
+        # A report of pytest shows what was compared.
+        assert [n for n, text in enumerate(shown) if any(s in str(text) for s in secrets)] == []
 
     def test_what_never_existed_is_gone_and_stops_without_error(self, lab: Lab) -> None:
         ref = lab.ref_of(lab.spec())
@@ -251,6 +283,16 @@ class CreationSuite(Suite):
         finally:
             lab.provider.destroy(SandboxRef(spec.name))
 
+    def _assert_gone_and_not_touched(self, lab: Lab, made: Made, ref: SandboxRef[Any]) -> None:
+        """A reference that means another sandbox does nothing to this one."""
+        spec, connection = made
+        for look in (lab.provider.inspect, lab.provider.connect):
+            with pytest.raises(SandboxGoneError):
+                look(ref)
+        lab.provider.stop(ref)
+        lab.provider.destroy(ref)
+        assert lab.provider.inspect(lab.ref_of(spec, connection)).state == "running"
+
     def _chosen(self, lab: Lab) -> str:
         """Return a new name for a user to choose, or skip."""
         name = f"conformance-{uuid.uuid4().hex[:12]}"
@@ -258,3 +300,12 @@ class CreationSuite(Suite):
         if "name" not in lab.provider.options_model.model_fields or options is None:
             pytest.skip("the provider has no names of the user's choice")
         return name
+
+
+def _other_tags(tags: Tags) -> dict[str, Tags]:
+    """Tags with one of them changed, by its name."""
+    return {
+        "owner": replace(tags, owner="0123456789abcdef"),
+        "sandbox_id": replace(tags, sandbox_id=str(uuid.uuid4())),
+        "incarnation": replace(tags, incarnation=2),
+    }

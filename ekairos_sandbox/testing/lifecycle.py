@@ -26,6 +26,7 @@ from ekairos_sandbox.exceptions import (
 from ekairos_sandbox.models import SandboxRecord
 from ekairos_sandbox.provider import SandboxRef
 from ekairos_sandbox.raising import RaisingSandbox
+from ekairos_sandbox.redaction import known_secrets
 from ekairos_sandbox.testing.base import CREATE_ENV, Lab, Suite, sh, text
 
 
@@ -137,6 +138,26 @@ class LifecycleSuite(Suite):
         assert not result.recreated
         if self.keeps_files_after_stop:
             assert sandbox.read_file("kept") == b"before the stop"
+
+    def test_what_is_created_again_after_it_was_stopped_runs(self, lab: Lab) -> None:
+        if not self.restarts_after_stop:
+            pytest.skip("a stopped sandbox cannot be started again")
+        spec = lab.spec()
+        first = lab.provider.create(spec)
+        first.close()
+        lab.provider.stop(lab.ref_of(spec, first))
+        again = lab.provider.create(spec)
+        assert (again.external_id, again.ownership) == (first.external_id, "adopted")
+        again.close()
+        assert lab.provider.inspect(lab.ref_of(spec, again)).state == "running"
+
+    def test_nothing_of_our_environment_is_inside(
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("CONFORMANCE_OUTSIDE", "outside-3c9e")
+        secrets = {*known_secrets(lab.provider.context.environ), "outside-3c9e"}
+        inside = text(lab.create(), "env; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'")
+        assert [secret in inside for secret in secrets] == [False] * len(secrets)
 
     def test_stopping_ends_the_commands_inside(self, lab: Lab) -> None:
         if not self.restarts_after_stop:

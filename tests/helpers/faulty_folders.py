@@ -21,6 +21,14 @@ from ekairos_sandbox.testing.trouble import TroubleSuite
 
 CAUGHT: dict[str, tuple[type[Suite], str]] = {
     "account_changes": (CreationSuite, "test_account_is_stable_text"),
+    "account_tells_token": (
+        CreationSuite,
+        "test_no_secret_is_part_of_what_is_shown_or_recorded",
+    ),
+    "adopts_stopped": (
+        LifecycleSuite,
+        "test_what_is_created_again_after_it_was_stopped_runs",
+    ),
     "adopts_strangers": (CreationSuite, "test_a_name_with_other_tags_is_a_conflict[owner]"),
     "borrows_unasked": (
         CreationSuite,
@@ -32,6 +40,10 @@ CAUGHT: dict[str, tuple[type[Suite], str]] = {
         ConnectionSuite,
         "test_a_script_past_its_deadline_is_an_error_of_unknown_outcome",
     ),
+    "destroy_hides_trouble": (
+        TroubleSuite,
+        "test_a_provider_that_cannot_be_reached_never_says_gone",
+    ),
     "destroy_keeps": (LifecycleSuite, "test_destroying_twice_leaves_nothing"),
     "destroy_twice_fails": (LifecycleSuite, "test_several_may_stop_and_destroy_at_once"),
     "destroys_any_id": (
@@ -40,9 +52,15 @@ CAUGHT: dict[str, tuple[type[Suite], str]] = {
     ),
     "exit_code_wrong": (CommandSuite, "test_an_exit_code_is_the_commands_own[1]"),
     "find_raises": (CreationSuite, "test_find_of_an_unknown_name_is_none"),
+    "finds_by_part": (CreationSuite, "test_a_name_is_not_found_by_a_part_of_it"),
     "forget_tags": (CreationSuite, "test_find_tells_id_tags_and_state"),
     "gone_on_timeout": (TroubleSuite, "test_a_provider_that_cannot_be_reached_never_says_gone"),
+    "ignores_tags": (
+        CreationSuite,
+        "test_other_tags_under_the_name_are_gone_and_not_touched[incarnation]",
+    ),
     "inspect_starts": (LifecycleSuite, "test_looking_at_a_stopped_sandbox_does_not_start_it"),
+    "leaks_environment": (LifecycleSuite, "test_nothing_of_our_environment_is_inside"),
     "list_owned_misses": (
         CreationSuite,
         "test_list_owned_yields_every_sandbox_with_the_owner_tag",
@@ -79,6 +97,7 @@ CAUGHT: dict[str, tuple[type[Suite], str]] = {
         LifecycleSuite,
         "test_a_stopped_sandbox_refuses_commands_and_files",
     ),
+    "times_in_seconds": (CreationSuite, "test_the_time_of_creation_is_in_milliseconds"),
     "undeclared_preview": (
         ConnectionSuite,
         "test_the_connection_offers_exactly_what_the_provider_declares",

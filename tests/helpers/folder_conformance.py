@@ -21,7 +21,11 @@ class FolderFixtures(Suite):
     @classmethod
     def provider(cls, tmp_path_factory: pytest.TempPathFactory) -> FolderProvider:
         root = tmp_path_factory.mktemp("folders")
-        environ = {"EKAIROS_FOLDER_ROOT": str(root), **cls.environ}
+        environ = {
+            "EKAIROS_FOLDER_ROOT": str(root),
+            "EKAIROS_FOLDER_TOKEN": "folder-secret-71",
+            **cls.environ,
+        }
         return FolderProvider(ProviderContext(environ=environ))
 
     @pytest.fixture(scope="class")

@@ -6,6 +6,7 @@ Settings come from the context's environment:
 * ``EKAIROS_FOLDER_ROOT``: where everything is kept.
 * ``EKAIROS_FOLDER_ACCOUNT``: which account, ``main`` by default.
 * ``EKAIROS_FOLDER_FAULTS``: what it does wrong, names with commas between them; see ``FAULTS``.
+* ``EKAIROS_FOLDER_TOKEN``: a secret, for what must not be shown.
 * ``EKAIROS_FOLDER_NATIVE``: if set, files do not go through ``shell``.
 
 While a file ``unreachable`` is in the root, every call fails; while one named ``breaks-off`` is, a
@@ -26,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -66,23 +68,29 @@ PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 FAULTS = frozenset(
     {
         "account_changes",
+        "account_tells_token",
+        "adopts_stopped",
         "adopts_strangers",
         "borrows_unasked",
         "connect_recreates",
         "create_not_idempotent",
         "deadline_ignored",
+        "destroy_hides_trouble",
         "destroy_keeps",
         "destroy_twice_fails",
         "destroys_any_id",
         "exit_code_wrong",
         "find_raises",
+        "finds_by_part",
         "forget_tags",
         "gone_on_timeout",
+        "ignores_tags",
         "inspect_starts",
+        "leaks_environment",
         "list_owned_misses",
         "lists_other_owners",
-        "loses_files_on_stop",
         "lose_stdout_tail",
+        "loses_files_on_stop",
         "max_bytes_ignored",
         "missing_file_is_empty",
         "mode_ignored",
@@ -95,6 +103,7 @@ FAULTS = frozenset(
         "stop_starts",
         "stopped_is_gone",
         "stopped_still_runs_scripts",
+        "times_in_seconds",
         "undeclared_preview",
         "unknown_checkpoint_is_ignored",
         "write_not_atomic",
@@ -154,7 +163,12 @@ class FolderConnection(Connection):
                     stdout=output,
                     stderr=errors,
                     cwd="/",
-                    env={"PATH": PATH, "HOME": str(self.home), MARK: self.external_id},
+                    env={
+                        **(os.environ if "leaks_environment" in provider.faults else {}),
+                        "PATH": PATH,
+                        "HOME": str(self.home),
+                        MARK: self.external_id,
+                    },
                     start_new_session=True,
                 )
             try:
@@ -315,6 +329,8 @@ class FolderProvider(Provider[FolderOptions]):
 
     def account(self) -> str:
         suffix = f"?{secrets.token_hex(4)}" if "account_changes" in self.faults else ""
+        if "account_tells_token" in self.faults:
+            suffix += f"?token={self.context.environ['EKAIROS_FOLDER_TOKEN']}"
         return f"folder://{self.root}{suffix}"
 
     def create(self, spec: CreateSpec[FolderOptions]) -> Connection:
@@ -331,7 +347,8 @@ class FolderProvider(Provider[FolderOptions]):
                 ownership = "borrowed" if self._info(path).tags is None else None
             if ownership is None:
                 raise IdConflictError(f"the name {spec.name!r} is taken", provider=self.name)
-            self._set_state(path, "running")
+            if "adopts_stopped" not in self.faults:
+                self._set_state(path, "running")
             return self._connection(path, ownership)
 
     def attach(self, ref: SandboxRef[FolderOptions]) -> Connection:
@@ -390,6 +407,8 @@ class FolderProvider(Provider[FolderOptions]):
             (path / "home" / "kept").unlink(missing_ok=True)
 
     def destroy(self, ref: SandboxRef[FolderOptions]) -> None:
+        if "destroy_hides_trouble" in self.faults and (self.root.parent / "unreachable").exists():
+            return
         path = self._lookup(ref)
         if path is None and "destroy_twice_fails" in self.faults:
             raise gone(ref, self.name, operation="destroy")
@@ -410,7 +429,8 @@ class FolderProvider(Provider[FolderOptions]):
             "external_id": external_id,
             "tags": tags.as_dict() if tags else {},
             "state": "running",
-            "created_at": self.context.clock.now_ms(),
+            "created_at": self.context.clock.now_ms()
+            // (1000 if "times_in_seconds" in self.faults else 1),
         }
         draft = self.root / f".{external_id}"
         (draft / "home").mkdir(parents=True)
@@ -474,7 +494,9 @@ class FolderProvider(Provider[FolderOptions]):
     def _named(self, name: str) -> Path | None:
         for path in self._paths():
             meta = self.meta(path)
-            if meta is not None and meta["name"] == name:
+            if meta is None:
+                continue
+            if meta["name"] == name or ("finds_by_part" in self.faults and name in meta["name"]):
                 return path
         return None
 
@@ -483,6 +505,8 @@ class FolderProvider(Provider[FolderOptions]):
         path = self._named(ref.name)
         if path is None or "destroys_any_id" in self.faults:
             return path
+        if "ignores_tags" in self.faults:
+            ref = replace(ref, tags=None)
         info = self._look(path)
         return path if info is not None and same_sandbox(ref, info) else None
 
