@@ -53,6 +53,12 @@ class OutputError(Exception):
         self.cause = cause
 
 
+def need_output() -> None:
+    """Raise unless there is a standard output, before something is made whose id goes there."""
+    if sys.stdout is None:
+        raise click.ClickException("standard output is closed, and nothing else tells the id")
+
+
 @contextmanager
 def _writing() -> Iterator[None]:
     try:

@@ -90,6 +90,24 @@ def test_closed_standard_streams_do_no_harm(cli: CommandLine, sandbox: str) -> N
         assert (done.returncode, done.stderr) == (3, b"")
 
 
+def test_what_prints_an_id_does_nothing_without_standard_output(
+    cli: CommandLine, sandbox: str
+) -> None:
+    before = cli.ok("ls", "--json").out
+    for words in (["create"], ["start", sandbox, "--", "touch", "ran"]):
+        done = subprocess.run(
+            ["sh", "-c", '"$@" >&-', "sh", *cli.command(*words)],
+            env=cli.process_environ(),
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert "standard output is closed, and nothing else tells the id" in done.stderr
+    assert cli.ok("ls", "--json").out == before
+    assert cli("run", sandbox, "--", "test", "-e", "ran").code == 1
+
+
 def test_environment_and_directory_reach_the_command(
     cli: CommandLine, sandbox: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
