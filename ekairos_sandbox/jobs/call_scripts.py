@@ -171,21 +171,23 @@ class CallScripts:
         inline_input: bool,
     ) -> _Delivery:
         uploads: dict[str, Callable[[], Iterator[bytes]]] = {}
-        if inline_script:
-            text = b'ek_run=$ek_job/run.$ek_nonce && printf %s >"$ek_run"' % printf_format(run)
-        else:
-            path = self._uploaded(f"{token}.run")
-            uploads[path] = lambda: iter([run])
-            text = b"ek_run=%s" % quote(path)
         if given is None:
-            text += b" && ek_in=/dev/null"
+            text = b"ek_in=/dev/null"
         elif inline_input:
             content = printf_format(b"".join(given.chunks()))
-            text += b' && ek_in=$ek_job/in.$ek_nonce && printf %s >"$ek_in"' % content
+            text = b'ek_in=$ek_job/in.$ek_nonce && printf %s >"$ek_in"' % content
         else:
             path = self._uploaded(f"{token}.in")
             uploads[path] = given.chunks
-            text += b" && ek_in=%s" % quote(path)
+            text = b"ek_in=%s" % quote(path)
+        # The script after the input: whoever has claimed the job empties both, and a supervisor
+        # whose script was emptied does not remove the input.
+        if inline_script:
+            text += b' && ek_run=$ek_job/run.$ek_nonce && printf %s >"$ek_run"' % printf_format(run)
+        else:
+            path = self._uploaded(f"{token}.run")
+            uploads[path] = lambda: iter([run])
+            text += b" && ek_run=%s" % quote(path)
         return _Delivery(text, uploads)
 
     def _uploaded(self, name: str) -> str:

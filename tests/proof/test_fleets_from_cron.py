@@ -158,7 +158,12 @@ def test_a_store_that_was_emptied_destroys_nothing_and_cron_hears_of_it(fleet: F
 
 @pytest.mark.slow
 def test_another_store_of_the_same_account_touches_nothing(fleet: Fleet) -> None:
-    where = {"EKAIROS_SANDBOX_STORE": f"sqlite:///{fleet.home}/another-app.db"}
+    another = fleet.home / "another-app.db"
+    where = {"EKAIROS_SANDBOX_STORE": f"sqlite:///{another}"}
+    assert fleet.cron("--apply", **where)[0] == 100
+    assert not another.exists()
+    with closing(SqliteSandboxRepository(another)) as repository:
+        assert repository.owner
     code, report, _ = fleet.cron("--apply", "--destroy-unrecorded", "--provider", "folder", **where)
     assert (code, report["actions"]) == (0, [])
     assert fleet.states() == BEFORE
