@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -130,5 +131,5 @@ def test_the_command_line_comes_with_its_extra_and_asks_for_it_without(
     builds.install(python, "ekairos-sandbox[cli]", "click==8.2.0", "rich==13.0.0")
     assert builds.run(program, "--version").startswith("ekairos-sandbox, version ")
     assert "folder" not in builds.run(program, "providers")
-    store = f"sqlite:///{tmp_path}/records.db"
-    assert builds.run(program, "ls", "--store", store) == ""
+    environ = {**os.environ, "XDG_DATA_HOME": str(tmp_path)}
+    assert subprocess.check_output([program, "ls"], env=environ) == b""
