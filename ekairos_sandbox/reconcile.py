@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from ekairos_sandbox.exceptions import (
@@ -22,6 +23,7 @@ from ekairos_sandbox.lifecycle.ending import GRACE_MS
 from ekairos_sandbox.lifecycle.ledger import incarnation_of
 from ekairos_sandbox.models import RecordQuery, SandboxRecord, SandboxState
 from ekairos_sandbox.provider import Provider, SandboxInfo, SandboxRef, Tags
+from ekairos_sandbox.redaction import known_secrets, redact_error
 from ekairos_sandbox.results import ReconcileAction, ReconcileReport
 
 _log = logging.getLogger("ekairos_sandbox")
@@ -33,6 +35,11 @@ class Reconciler:
     def __init__(self, ledger: Ledger, ending: Ending) -> None:
         self._ledger = ledger
         self._ending = ending
+
+    @cached_property
+    def _owner(self) -> str:
+        """The record store's tag, which a store may have to read."""
+        return self._ledger.repository.owner
 
     def run(
         self,
@@ -103,8 +110,7 @@ class Reconciler:
         """Return the provider's sandboxes that bear our mark; None if that cannot be known."""
         try:
             provider = self._ledger.provider(name)
-            owner = self._ledger.repository.owner
-            return {info.external_id: info for info in provider.list_owned(owner)}
+            return {info.external_id: info for info in provider.list_owned(self._owner)}
         except Exception as error:  # noqa: BLE001 - see _problem
             problem = self._problem(error, f"the sandboxes of {name}")
             actions.append(
@@ -138,7 +144,7 @@ class Reconciler:
         """
         state = record.state
         now = self._ledger.clock.now_ms()
-        if state is None or (record.ours and state.owner != self._ledger.repository.owner):
+        if state is None or (record.ours and state.owner != self._owner):
             return None
         if record.status == "creating" and _over(state, now):
             return (
@@ -236,7 +242,7 @@ class Reconciler:
     ) -> ReconcileAction | None:
         """Judge a sandbox with our mark by the record that its tags name."""
         tags = info.tags
-        if tags is None or tags.owner != self._ledger.repository.owner:
+        if tags is None or tags.owner != self._owner:
             return None
         try:
             record = self._ledger.get(tags.sandbox_id)
@@ -333,6 +339,7 @@ class Reconciler:
         """
         if isinstance(error, SandboxError):
             return str(error)
+        redact_error(error, known_secrets(self._ledger.context.environ))
         _log.error("reconciling %s failed unexpectedly", what, exc_info=error)
         return f"{type(error).__name__}: {self._ledger.reason(error)}"
 

@@ -162,7 +162,8 @@ def start(session: Session, /, sandbox_id: str, words: tuple[str, ...], **option
 
     It goes on by itself; `logs` and `wait` find it again from anywhere.
     """
-    render.need_output()
+    if options["command_id"] is None:
+        render.need_output()
     with session.service() as service, refused_values():
         command = service.start_command(sandbox_id, **_call(words, **options))
     if session.json:

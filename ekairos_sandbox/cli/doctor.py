@@ -118,7 +118,7 @@ def _store(session: Session) -> Finding:
                 return Finding("ok", "record store", "InstantDB, and its schema is complete")
             where = f"SQLite file {repository.path}"
             if not repository.path.exists():
-                where += ", which is made at its first use"
+                where += ", which the first `create` makes"
                 if repository.path.parent.exists():
                     refuse_world_writable(repository.path.parent)
             else:

@@ -75,7 +75,8 @@ def create(
     """Create a sandbox and print its id."""
     from ekairos_sandbox.settings import default_provider
 
-    render.need_output()
+    if sandbox_id is None:
+        render.need_output()
     chosen: dict[str, Any] = {} if config is None else _config(config)
     chosen |= {name: value for name, value in given.items() if value not in (None, ())}
     if timeout is not None:

@@ -130,11 +130,11 @@ def test_doctor_says_what_works(cli: CommandLine) -> None:
         "default provider": "ok",
         "provider folder": "ok",
     }
-    assert "which is made at its first use" in done.out
+    assert "which the first `create` makes" in done.out
     assert not (cli.home / "records.db").exists()
     assert "EKAIROS_SANDBOX_STORE" in done.out
     cli.create()
-    assert "first use" not in cli.ok("doctor", "--provider", "folder").out
+    assert "the first `create`" not in cli.ok("doctor", "--provider", "folder").out
     found = json.loads(cli.ok("doctor", "--json", "--provider", "folder").out)
     assert {one["status"] for one in found} == {"ok"}
 

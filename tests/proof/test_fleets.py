@@ -24,6 +24,7 @@ from ekairos_sandbox.testing import FakeProvider, MemorySandboxRepository
 EACH = 100
 FLEET = 50 * EACH
 T0 = 1_800_000_000_000
+SECRET = "hunter22-4711"
 
 
 class CountedStore(MemorySandboxRepository):
@@ -182,19 +183,23 @@ def test_a_provider_that_fails_in_its_own_way_does_not_keep_the_others_from_bein
 
     def destroy_but_one(ref: SandboxRef[Any]) -> None:
         if ref.name == f"ekairos-{fleet.id(50)}":
-            raise TypeError("destroy() got a surprise")
+            raise TypeError(f"destroy() got a surprise from {SECRET}")
         destroy(ref)
 
     monkeypatch.setattr(fleet.fake, "destroy", destroy_but_one)
     service = SandboxService(
-        fleet.store, environ={}, clock=fleet.clock, providers=[broken, fleet.fake]
+        fleet.store,
+        environ={"API_KEY": SECRET},
+        clock=fleet.clock,
+        providers=[broken, fleet.fake],
     ).raising
     report = service.reconcile(apply=True, providers=["broken", "fake"])
     assert kinds(report) == {**WANTED, "skipped": 1}
     assert {(action.sandbox_id, action.error) for action in report.errors} == {
         ("", "KeyError: 'items'"),
-        (fleet.id(50), "TypeError: destroy() got a surprise"),
+        (fleet.id(50), "TypeError: destroy() got a surprise from ***"),
     }
+    assert SECRET not in caplog.text
     assert {record.name for record in caplog.records if record.exc_info} == {"ekairos_sandbox"}
     monkeypatch.undo()
     assert kinds(fleet.service().reconcile(apply=True)) == {"release": 1}
